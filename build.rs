@@ -1,0 +1,20 @@
+//! Compiles the protos with protox, so that nobody needs a protoc.
+
+use std::{env, fs, path::PathBuf};
+
+use prost_build as _; // the compiler behind tonic-prost-build; named for its version
+use protox::prost::Message as _;
+
+const PROTOS: [&str; 2] = ["pail/v1/pail.proto", "grpc/health/v1/health.proto"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let files = protox::compile(PROTOS, ["proto"])?;
+
+    // Reflection serves this set: every import is in it, or clients say "file not found".
+    let set = PathBuf::from(env::var("OUT_DIR")?).join("pail_descriptor.bin");
+    fs::write(set, files.encode_to_vec())?;
+
+    tonic_prost_build::configure().extern_path(".google.rpc.Status", "::tonic_types::Status").compile_fds(files)?;
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! Every bound that pail keeps, with its default and what happens at it.
+//!
+//! The fields of [`Limits`] are options of `pail serve`; what follows them are bounds that no one has needed to move.
+//! A refused request changes nothing.
+
+use std::time::Duration;
+
+use clap::Args;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// The bounds that an operator can set. The defaults are [`Limits::default`]'s.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Limits")]
+#[allow(clippy::struct_field_names)] // `_max` is the house's name for a bound
+pub struct Limits {
+    /// Bytes of a bucket's name; more is INVALID_NAME
+    #[arg(long, value_name = "BYTES", default_value_t = 255, value_parser = bounded(1, KIB))]
+    pub name_bytes_max: usize,
+
+    /// Bytes of a key; more is INVALID_KEY
+    #[arg(long, value_name = "BYTES", default_value_t = KIB, value_parser = bounded(1, 64 * KIB))]
+    pub key_bytes_max: usize,
+
+    /// Bytes of a text or data value; more is TOO_LARGE. At most half of --message-bytes-max
+    #[arg(long, value_name = "BYTES", default_value_t = MIB, value_parser = bounded(1, 1 << 30))]
+    pub value_bytes_max: usize,
+
+    /// Bytes of one message, in either direction; more is TOO_LARGE. Most clients accept no more than 4 MiB
+    #[arg(long, value_name = "BYTES", default_value_t = 4 * MIB, value_parser = bounded(256 * KIB, 1 << 30))]
+    pub message_bytes_max: usize,
+
+    /// Request bytes received and not yet decoded, in the whole server; more is OVERLOADED
+    #[arg(long, value_name = "BYTES", default_value_t = 32 * MIB, value_parser = bounded(MIB, 1 << 40))]
+    pub undecoded_bytes_max: usize,
+
+    /// Living buckets; more is TOO_MANY_BUCKETS
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000_000, value_parser = bounded(1, 1 << 40))]
+    pub buckets_max: usize,
+
+    /// Entries of one bucket; more is TOO_MANY_ENTRIES
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000_000, value_parser = bounded(1, 1 << 40))]
+    pub entries_max: usize,
+
+    /// Bytes that one bucket is charged for; more is OUT_OF_MEMORY
+    #[arg(long, value_name = "BYTES", default_value_t = 256 * MIB, value_parser = bounded(1, 1 << 50))]
+    pub bucket_bytes_max: usize,
+
+    /// Bytes that all buckets together are charged for; more is OUT_OF_MEMORY [default: 75 % of the machine's memory or
+    /// of the cgroup's, whichever is less]
+    #[arg(long, value_name = "BYTES", default_value_t = memory_default(), hide_default_value = true,
+          value_parser = bounded(1, 1 << 50))]
+    pub memory_bytes_max: usize,
+
+    /// Streams that one connection may have open at once; more wait at the client, as HTTP/2 says
+    #[arg(long, value_name = "COUNT", default_value_t = 2_048, value_parser = bounded(1, 1 << 20))]
+    pub streams_max: usize,
+
+    /// Watch, Link and Pipeline streams of one connection; more is TOO_MANY_STREAMS, so that unary calls have room
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = bounded(1, 1 << 20))]
+    pub long_streams_max: usize,
+
+    /// Watch, Link and Pipeline streams in all; more is TOO_MANY_STREAMS
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000, value_parser = bounded(1, 1 << 30))]
+    pub long_streams_total_max: usize,
+
+    /// Connections at once; more wait to be accepted
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = bounded(1, 1 << 24))]
+    pub connections_max: usize,
+
+    /// Buckets that one Watch may name; more is TOO_LARGE
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = bounded(1, 1 << 20))]
+    pub watch_names_max: usize,
+
+    /// Bytes of the detail that a Stop gives; more is TOO_LARGE
+    #[arg(long, value_name = "BYTES", default_value_t = KIB, value_parser = bounded(0, 64 * KIB))]
+    pub detail_bytes_max: usize,
+
+    /// Lifecycle events kept for watchers that catch up; one that falls behind them is WATCHER_LAGGED
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000_000, value_parser = bounded(1, 1 << 30))]
+    pub history_events_max: usize,
+
+    /// Bytes of the lifecycle events kept, whichever bound is met first
+    #[arg(long, value_name = "BYTES", default_value_t = 128 * MIB, value_parser = bounded(KIB, 1 << 40))]
+    pub history_bytes_max: usize,
+}
+
+impl Default for Limits {
+    /// What `pail serve` does without options: the attributes above are the one place where defaults are written.
+    #[allow(clippy::expect_used)]
+    fn default() -> Self {
+        #[derive(clap::Parser)]
+        struct Defaults {
+            #[command(flatten)]
+            limits: Limits,
+        }
+        let defaults: Defaults = clap::Parser::try_parse_from(["pail"]).expect("every limit has a default");
+        defaults.limits
+    }
+}
+
+/// A page holds this many items where the request does not say.
+pub const PAGE_ITEMS_DEFAULT: usize = 100;
+
+/// A page holds at most this many items; a larger `page_size` is cut to it, as <https://aip.dev/158> says.
+pub const PAGE_ITEMS_MAX: usize = 1_000;
+
+/// Messages that wait in one process's mailbox; a cast beyond it is refused. Signals (DOWN, exit) are always taken: their
+/// number is bounded by the monitors and links that exist.
+pub const MAILBOX_CASTS_MAX: usize = 65_536;
+
+/// The registry is restarted this often within [`RESTART_WINDOW`] before its supervisor gives up (OTP's intensity).
+pub const RESTARTS_MAX: usize = 3;
+
+/// The time in which [`RESTARTS_MAX`] restarts are allowed (OTP's period).
+pub const RESTART_WINDOW: Duration = Duration::from_secs(5);
+
+/// A dead bucket with more entries than this is freed by a thread of its own, so that no request waits for it.
+pub const FREE_INLINE_ENTRIES_MAX: usize = 256;
+
+/// Names that a watch by prefix reads from the registry in one step.
+pub const SNAPSHOT_PAGE_NAMES: usize = 256;
+
+/// Events that a watch takes from the log in one step, and packs into one response at most.
+pub const WATCH_BATCH_EVENTS: usize = 256;
+
+/// A watch packs events into one response until it is about this large.
+pub const WATCH_BATCH_BYTES: usize = 16 * KIB;
+
+/// A Watch that is silent for this long sends a heartbeat, where the request does not say.
+pub const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(15);
+
+/// The shortest heartbeat a Watch can ask for; a shorter one is INVALID_OPTION.
+pub const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
+
+/// Bytes of `grpc-status-details-bin`: what is longer loses its details, never its code. Clients refuse headers of 8 KiB.
+pub const STATUS_DETAILS_BYTES_MAX: usize = 4 * KIB;
+
+fn bounded(min: usize, max: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
+    move |text| match text.parse() {
+        Ok(value) if (min..=max).contains(&value) => Ok(value),
+        Ok(_) => Err(format!("must be {min} to {max}")),
+        Err(_) => Err(format!("must be a whole number, {min} to {max}")),
+    }
+}
+
+/// Three quarters of the memory that this process may use: the machine's, or its cgroup's where that is less.
+fn memory_default() -> usize {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let kib: usize =
+            text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim_end_matches("kB").trim().parse().ok()?;
+        Some(kib.saturating_mul(KIB))
+    });
+    // Version 2, then version 1: the process's own group as a container shows it. "max" does not parse, and means no limit.
+    let cgroup = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .iter()
+        .find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok());
+    let memory = machine.into_iter().chain(cgroup).min().unwrap_or(4 << 30);
+    memory / 4 * 3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let limits = Limits::default();
+        assert_eq!((limits.name_bytes_max, limits.key_bytes_max, limits.value_bytes_max), (255, 1_024, 1_048_576));
+        assert_eq!((limits.message_bytes_max, limits.undecoded_bytes_max), (4_194_304, 33_554_432));
+        assert_eq!(
+            (limits.buckets_max, limits.entries_max, limits.bucket_bytes_max),
+            (10_000_000, 1_000_000, 268_435_456)
+        );
+        assert_eq!(
+            (limits.streams_max, limits.long_streams_max, limits.long_streams_total_max),
+            (2_048, 1_000, 100_000)
+        );
+        assert_eq!((limits.watch_names_max, limits.detail_bytes_max), (10_000, 1_024));
+        assert_eq!((limits.history_events_max, limits.history_bytes_max), (1_000_000, 134_217_728));
+        assert!(limits.memory_bytes_max > 0);
+    }
+
+    #[test]
+    fn a_limit_out_of_its_range_says_what_is_allowed() {
+        assert_eq!(bounded(1, 10)("11"), Err("must be 1 to 10".to_owned()));
+        assert_eq!(bounded(1, 10)("x"), Err("must be a whole number, 1 to 10".to_owned()));
+    }
+}
