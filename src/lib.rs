@@ -1,6 +1,7 @@
 //! pail: named buckets of state over gRPC.
 
 pub mod limits;
+pub mod service;
 
 /// What tonic and prost generate from `proto/`.
 #[allow(missing_docs, unreachable_pub, missing_debug_implementations, clippy::all, clippy::pedantic)]

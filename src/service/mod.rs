@@ -1,0 +1,3 @@
+//! The contract over the core: one handler for each RPC.
+
+pub mod status;
