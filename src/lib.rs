@@ -1,6 +1,11 @@
 //! pail: named buckets of state over gRPC.
 
+#[cfg(not(panic = "unwind"))]
+compile_error!("a panic ends one bucket, not the server: build with `panic = \"unwind\"`");
+
+pub mod clock;
 pub mod limits;
+pub mod process;
 pub mod service;
 
 /// What tonic and prost generate from `proto/`.

@@ -110,6 +110,9 @@ pub const PAGE_ITEMS_MAX: usize = 1_000;
 /// number is bounded by the monitors and links that exist.
 pub const MAILBOX_CASTS_MAX: usize = 65_536;
 
+/// Bytes of the detail that a process itself makes of a death: a panic's message, a linked process's end.
+pub const EXIT_DETAIL_BYTES_MAX: usize = KIB;
+
 /// The registry is restarted this often within [`RESTART_WINDOW`] before its supervisor gives up (OTP's intensity).
 pub const RESTARTS_MAX: usize = 3;
 

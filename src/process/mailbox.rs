@@ -1,0 +1,103 @@
+//! What waits for a process: casts from anyone, and signals (DOWN, exit) from the processes it is tied to.
+//!
+//! One queue, so each sender's messages keep their order. Its lock is a leaf: nothing else is locked, woken or run while it
+//! is held, so it may be taken from anywhere.
+
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicBool, Ordering, fence},
+};
+
+use parking_lot::Mutex;
+
+use super::{CastError, Signal};
+use crate::limits::MAILBOX_CASTS_MAX;
+
+/// One message.
+pub(super) enum Message<C> {
+    Cast(C),
+    Signal(Signal),
+}
+
+pub(super) struct Mailbox<C> {
+    /// Whether something waits; read without the lock by those who are about to leave.
+    waiting: AtomicBool,
+    queue: Mutex<Queue<C>>,
+}
+
+enum Queue<C> {
+    /// Boxed when there is something to keep: most processes never have anything.
+    Open(Option<Box<VecDeque<Message<C>>>>),
+    /// The process is dead; what comes is refused.
+    Closed,
+}
+
+impl<C> Mailbox<C> {
+    pub(super) const fn new() -> Self {
+        Self { waiting: AtomicBool::new(false), queue: Mutex::new(Queue::Open(None)) }
+    }
+
+    /// Leaves a cast. It is refused where too many wait, or where nobody will ever read it.
+    pub(super) fn cast(&self, cast: C) -> Result<(), CastError> {
+        self.push(Message::Cast(cast), MAILBOX_CASTS_MAX)
+    }
+
+    /// Leaves a signal; whether there was somebody to leave it for. Signals are as many as there are monitors and links, so
+    /// they need no bound of their own.
+    pub(super) fn signal(&self, signal: Signal) -> bool {
+        self.push(Message::Signal(signal), usize::MAX).is_ok()
+    }
+
+    fn push(&self, message: Message<C>, max: usize) -> Result<(), CastError> {
+        {
+            let mut queue = self.queue.lock();
+            let Queue::Open(messages) = &mut *queue else { return Err(CastError::NoProc) };
+            let messages = messages.get_or_insert_default();
+            if messages.len() >= max {
+                return Err(CastError::Full);
+            }
+            messages.push_back(message);
+            self.waiting.store(true, Ordering::Relaxed);
+        }
+        // Pairs with the fence in `is_empty`: either the holder of the process's lock sees this message as it leaves, or we
+        // see the lock free and take the message out ourselves.
+        fence(Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether nothing waits. To be asked after the process's lock was released, else a message may be left for nobody.
+    pub(super) fn is_empty(&self) -> bool {
+        fence(Ordering::SeqCst);
+        !self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Takes the oldest message out. One at a time: a handler may flush what is behind it.
+    pub(super) fn pop(&self) -> Option<Message<C>> {
+        if !self.waiting.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut queue = self.queue.lock();
+        let Queue::Open(Some(messages)) = &mut *queue else { return None };
+        let message = messages.pop_front();
+        if messages.is_empty() {
+            *queue = Queue::Open(None);
+            self.waiting.store(false, Ordering::Relaxed);
+        }
+        message
+    }
+
+    /// Removes the signals that `matches` picks.
+    pub(super) fn flush(&self, matches: impl Fn(&Signal) -> bool) {
+        if let Queue::Open(Some(messages)) = &mut *self.queue.lock() {
+            messages.retain(|message| !matches!(message, Message::Signal(signal) if matches(signal)));
+        }
+    }
+
+    /// Refuses all that comes from now on, and hands out what is left.
+    #[must_use = "what is left is dropped where no lock is held"]
+    pub(super) fn close(&self) -> impl Sized + use<C> {
+        let mut queue = self.queue.lock();
+        self.waiting.store(false, Ordering::Relaxed);
+        std::mem::replace(&mut *queue, Queue::Closed)
+    }
+}
