@@ -3,10 +3,16 @@
 #[cfg(not(panic = "unwind"))]
 compile_error!("a panic ends one bucket, not the server: build with `panic = \"unwind\"`");
 
+pub mod bucket;
+pub mod budget;
 pub mod clock;
+#[cfg(any(test, feature = "test-hooks"))]
+pub mod hooks;
 pub mod limits;
+pub mod name;
 pub mod process;
 pub mod service;
+pub mod value;
 
 /// What tonic and prost generate from `proto/`.
 #[allow(missing_docs, unreachable_pub, missing_debug_implementations, clippy::all, clippy::pedantic)]
