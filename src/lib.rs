@@ -11,8 +11,10 @@ pub mod hooks;
 pub mod limits;
 pub mod name;
 pub mod process;
+pub mod registry;
 pub mod service;
 pub mod value;
+pub mod watch;
 
 /// What tonic and prost generate from `proto/`.
 #[allow(missing_docs, unreachable_pub, missing_debug_implementations, clippy::all, clippy::pedantic)]

@@ -122,8 +122,14 @@ pub const RESTART_WINDOW: Duration = Duration::from_secs(5);
 /// A dead bucket with more entries than this is freed by a thread of its own, so that no request waits for it.
 pub const FREE_INLINE_ENTRIES_MAX: usize = 256;
 
-/// Names that a watch by prefix reads from the registry in one step.
-pub const SNAPSHOT_PAGE_NAMES: usize = 256;
+/// Buckets that a drain takes from the registry in one step.
+pub const STOP_BATCH: usize = 256;
+
+/// Monitors that a watch sets in one step: the registry serves others in between.
+pub const MONITOR_BATCH: usize = 256;
+
+/// Names of what is there that a watch reads from the registry in one step, and packs into one response.
+pub const SNAPSHOT_PAGE_NAMES: usize = 64;
 
 /// Events that a watch takes from the log in one step, and packs into one response at most.
 pub const WATCH_BATCH_EVENTS: usize = 256;

@@ -24,7 +24,6 @@ pub struct RestartBudget {
 }
 
 /// A handle to a process that is started again when it dies. Cheap to clone.
-#[derive(Clone)]
 pub struct Supervised<S: GenServer> {
     supervisor: Process<Supervisor<S>>,
     child: Arc<RwLock<Process<S>>>,
@@ -72,6 +71,12 @@ impl<S: GenServer> Supervised<S> {
                 result => return result,
             }
         }
+    }
+}
+
+impl<S: GenServer> Clone for Supervised<S> {
+    fn clone(&self) -> Self {
+        Self { supervisor: self.supervisor.clone(), child: Arc::clone(&self.child) }
     }
 }
 

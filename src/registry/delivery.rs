@@ -1,0 +1,197 @@
+//! From the registrar to those who watch, without the registrar ever waiting for them.
+//!
+//! A client's monitor is an entry under its bucket's id. When the bucket dies the registrar hands all its monitors over in
+//! one move, however many they are, and goes on; [`Delivery::deliver`], which runs elsewhere, puts a DOWN into each watcher's
+//! [`Inbox`] and wakes it. Those who read the log are only woken.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    future::poll_fn,
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Poll,
+};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::log::Event;
+use crate::{
+    name::{BucketId, Revision},
+    process::MonitorRef,
+};
+
+/// Where one watcher finds what it asked for. It holds at most one event for each of the watcher's monitors.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    queue: Mutex<VecDeque<(MonitorRef, Arc<Event>)>>,
+    waker: AtomicWaker,
+}
+
+impl Inbox {
+    /// Whom to wake when there is something.
+    pub(crate) fn waker(&self) -> &AtomicWaker {
+        &self.waker
+    }
+
+    /// Takes up to `events_max` events, fewer where they are more than `bytes_max`, oldest first; and whether more are left.
+    pub(crate) fn take(&self, events_max: usize, bytes_max: usize) -> (Vec<(MonitorRef, Arc<Event>)>, bool) {
+        let mut queue = self.queue.lock();
+        let mut room = bytes_max;
+        let fits = queue.iter().take(events_max).take_while(|(_, event)| {
+            let before = room;
+            room = room.saturating_sub(event.bytes());
+            before > 0
+        });
+        let count = fits.count();
+        (queue.drain(..count).collect(), !queue.is_empty())
+    }
+}
+
+/// What a watcher is woken for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Interest {
+    /// What is put into its inbox.
+    Monitors,
+    /// Every event of the log.
+    Log,
+}
+
+/// The monitors of one bucket, nearly always one.
+type Monitors = SmallVec<[(MonitorRef, Arc<Inbox>); 1]>;
+
+/// Each lock here is a leaf.
+pub(super) struct Delivery {
+    monitors: Mutex<HashMap<BucketId, Monitors>>,
+    /// Deaths whose monitors were handed over and not told yet, in the order of revisions.
+    deaths: Mutex<Vec<(Arc<Event>, Monitors)>>,
+    /// Up to this revision all deaths are in `deaths`, or were.
+    settled: AtomicU64,
+    /// Up to this revision all deaths are in the inboxes.
+    delivered: AtomicU64,
+    /// Everyone who watches, by what wakes them.
+    watchers: Mutex<[HashMap<usize, Arc<Inbox>>; 2]>,
+    /// Held by the one who delivers, so that `delivered` never runs ahead.
+    delivering: Mutex<()>,
+    news: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Delivery {
+    pub(super) fn new(first: Revision) -> Self {
+        Self {
+            monitors: Mutex::default(),
+            deaths: Mutex::default(),
+            settled: AtomicU64::new(first.get()),
+            delivered: AtomicU64::new(first.get()),
+            watchers: Mutex::default(),
+            delivering: Mutex::new(()),
+            news: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// Notes a watcher, who must be forgotten again.
+    pub(super) fn enroll(&self, inbox: &Arc<Inbox>, interest: Interest) {
+        self.watchers.lock()[interest as usize].insert(key(inbox), Arc::clone(inbox));
+    }
+
+    /// Takes a watcher out, with the monitors that have not fired.
+    pub(super) fn forget(&self, inbox: &Arc<Inbox>, monitors: impl Iterator<Item = (BucketId, MonitorRef)>) {
+        for watchers in &mut *self.watchers.lock() {
+            watchers.remove(&key(inbox));
+        }
+        for (id, monitor) in monitors {
+            let mut by_bucket = self.monitors.lock();
+            let Some(monitors) = by_bucket.get_mut(&id) else { continue };
+            monitors.retain(|(known, _)| *known != monitor);
+            if monitors.is_empty() {
+                by_bucket.remove(&id);
+            }
+        }
+    }
+
+    /// Sets a monitor of a bucket. The registrar has made sure that it lives.
+    pub(super) fn monitor(&self, id: BucketId, inbox: &Arc<Inbox>) -> MonitorRef {
+        let monitor = MonitorRef::next();
+        self.monitors.lock().entry(id).or_default().push((monitor, Arc::clone(inbox)));
+        monitor
+    }
+
+    /// How many monitors are set. Counted anew each time.
+    pub(super) fn monitors(&self) -> usize {
+        self.monitors.lock().values().map(SmallVec::len).sum()
+    }
+
+    /// Hands the monitors of a dead bucket over.
+    pub(super) fn hand_over(&self, event: &Arc<Event>) {
+        if let Some(monitors) = self.monitors.lock().remove(&event.id) {
+            self.deaths.lock().push((Arc::clone(event), monitors));
+        }
+    }
+
+    /// Says that all up to `revision` was handed over.
+    pub(super) fn settle(&self, revision: Revision) {
+        self.settled.store(revision.get(), Ordering::Release);
+    }
+
+    /// Wakes the one who delivers, if there is something to deliver. To be called where no lock is held.
+    pub(super) fn announce(&self) {
+        if self.settled.load(Ordering::Acquire) != self.delivered.load(Ordering::Acquire)
+            && !self.news.swap(true, Ordering::AcqRel)
+        {
+            self.waker.wake();
+        }
+    }
+
+    /// Up to this revision, what was monitored has been put into the inboxes.
+    pub(super) fn delivered(&self) -> Revision {
+        Revision::new(self.delivered.load(Ordering::Acquire))
+    }
+
+    /// Delivers what there is.
+    pub(super) fn deliver(&self) {
+        let _one_at_a_time = self.delivering.lock();
+        // In this order: what is settled is either in `deaths` now or was delivered before.
+        let settled = self.settled.load(Ordering::Acquire);
+        let deaths = mem::take(&mut *self.deaths.lock());
+        for (event, monitors) in deaths {
+            for (monitor, inbox) in monitors {
+                inbox.queue.lock().push_back((monitor, Arc::clone(&event)));
+                inbox.waker.wake();
+            }
+        }
+        if self.delivered.swap(settled, Ordering::AcqRel) != settled {
+            self.wake(Interest::Log);
+        }
+    }
+
+    /// Wakes everyone with this interest.
+    pub(super) fn wake(&self, interest: Interest) {
+        for inbox in self.watchers.lock()[interest as usize].values() {
+            inbox.waker.wake();
+        }
+    }
+
+    /// Delivers whenever something is announced, for ever.
+    pub(super) async fn run(&self) {
+        poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            if self.news.swap(false, Ordering::AcqRel) {
+                self.deliver();
+                // Others on this thread come first, and then what came meanwhile.
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+fn key(inbox: &Arc<Inbox>) -> usize {
+    Arc::as_ptr(inbox).addr()
+}

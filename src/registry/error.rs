@@ -1,0 +1,40 @@
+//! Why the registry refused. A refused request changed nothing, but for a crash, which ends its bucket.
+
+use crate::{bucket, budget::OverBudget, name::BucketId, process::Exit};
+
+/// Why a request to the registry failed.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// No bucket of this name lives, or it is not the one with the id that was given.
+    #[error("no such bucket")]
+    BucketNotFound,
+    /// There are as many buckets as there may be.
+    #[error("there may be {limit} buckets")]
+    TooManyBuckets {
+        /// How many that is.
+        limit: usize,
+    },
+    /// The bucket refused.
+    #[error(transparent)]
+    Bucket(#[from] bucket::Error),
+    /// This very call crashed the bucket, which is down now.
+    #[error("the call crashed bucket {id}: {exit}")]
+    BucketCrashed {
+        /// Which bucket it was.
+        id: BucketId,
+        /// Why it is down.
+        exit: Exit,
+    },
+    /// This very call crashed the registrar, which has been started again.
+    #[error("the call crashed the registry: {0}")]
+    RegistryCrashed(Exit),
+    /// The registrar crashed too often: the server is about to end.
+    #[error("the registry has given up")]
+    GaveUp,
+}
+
+impl From<OverBudget> for Error {
+    fn from(error: OverBudget) -> Self {
+        Self::Bucket(error.into())
+    }
+}

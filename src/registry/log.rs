@@ -1,0 +1,175 @@
+//! The lifecycle log: what was created and what went down, in the order of revisions, as far back as the limits allow.
+//!
+//! One log for all. An event is stored once, whoever watches; a reader is a revision to go on from.
+
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
+
+use parking_lot::RwLock;
+
+use crate::{
+    limits::Limits,
+    name::{BucketId, Revision, Version},
+    process::Exit,
+};
+
+/// A lifecycle event.
+#[derive(Debug)]
+pub struct Event {
+    /// Its number.
+    pub revision: Revision,
+    /// When, in wall-clock time since 1970.
+    pub time: Duration,
+    /// The bucket's name.
+    pub name: Arc<str>,
+    /// The bucket's id.
+    pub id: BucketId,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened to a bucket.
+#[derive(Debug)]
+pub enum EventKind {
+    /// It was created.
+    Created,
+    /// It is down, and its name is free.
+    Down {
+        /// Why.
+        exit: Exit,
+        /// Its last version.
+        version: Version,
+        /// When it was created.
+        created_at: Duration,
+    },
+}
+
+impl Event {
+    /// What it costs to keep, about; and more than it has on the wire.
+    pub(crate) fn bytes(&self) -> usize {
+        let detail = match &self.kind {
+            EventKind::Created => 0,
+            EventKind::Down { exit, .. } => exit.detail().len(),
+        };
+        mem::size_of::<Self>() + 2 * mem::size_of::<usize>() + self.name.len() + detail
+    }
+}
+
+/// The log does not go back that far.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Compacted {
+    /// The oldest revision that is kept.
+    pub oldest: Revision,
+}
+
+pub(super) struct Log {
+    events_max: usize,
+    bytes_max: usize,
+    /// Written by the registrar only. Readers hold it for the time of some hundred reference counts.
+    history: RwLock<History>,
+}
+
+struct History {
+    /// The last event's revision, or the one that the registry began with.
+    revision: Revision,
+    /// Contiguous, up to `revision`.
+    events: VecDeque<Arc<Event>>,
+    bytes: usize,
+}
+
+impl Log {
+    /// An empty log, whose first event has the revision after `first`.
+    pub(super) fn new(first: Revision, limits: &Limits) -> Self {
+        Self {
+            events_max: limits.history_events_max,
+            bytes_max: limits.history_bytes_max,
+            history: RwLock::new(History { revision: first, events: VecDeque::new(), bytes: 0 }),
+        }
+    }
+
+    /// How many events are kept.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.history.read().events.len()
+    }
+
+    /// The last event's revision.
+    pub(super) fn revision(&self) -> Revision {
+        self.history.read().revision
+    }
+
+    /// Appends the event that `make` makes of its revision, and lets go of the oldest past the limits.
+    pub(super) fn append(&self, make: impl FnOnce(Revision) -> Event) -> Arc<Event> {
+        let mut history = self.history.write();
+        let event = Arc::new(make(history.revision.next()));
+        history.revision = event.revision;
+        history.bytes += event.bytes();
+        history.events.push_back(Arc::clone(&event));
+        // The newest is kept whatever its size.
+        while history.events.len() > self.events_max.max(1)
+            || (history.bytes > self.bytes_max && history.events.len() > 1)
+        {
+            let Some(oldest) = history.events.pop_front() else { break };
+            history.bytes -= oldest.bytes();
+        }
+        event
+    }
+
+    /// Up to `events_max` events after `after`, oldest first; none where there are none yet.
+    pub(super) fn read(&self, after: Revision, events_max: usize) -> Result<Vec<Arc<Event>>, Compacted> {
+        let history = self.history.read();
+        let behind = usize::try_from(history.revision.get().saturating_sub(after.get())).unwrap_or(usize::MAX);
+        let kept = history.events.len();
+        match kept.checked_sub(behind) {
+            Some(start) => Ok(history.events.range(start..).take(events_max).cloned().collect()),
+            None => Err(Compacted {
+                oldest: history.events.front().map_or(history.revision.next(), |event| event.revision),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(events_max: usize, bytes_max: usize) -> Log {
+        let limits = Limits { history_events_max: events_max, history_bytes_max: bytes_max, ..Limits::default() };
+        Log::new(Revision::new(100), &limits)
+    }
+
+    fn append(log: &Log) {
+        log.append(|revision| Event {
+            revision,
+            time: Duration::ZERO,
+            name: "name".into(),
+            id: revision.as_id(),
+            kind: EventKind::Created,
+        });
+    }
+
+    fn read(log: &Log, after: u64) -> Result<Vec<u64>, Compacted> {
+        Ok(log.read(Revision::new(after), 3)?.iter().map(|event| event.revision.get()).collect())
+    }
+
+    #[test]
+    fn a_reader_goes_on_from_the_revision_it_has() {
+        let log = log(10, 1 << 20);
+        assert_eq!(read(&log, 100), Ok(vec![]));
+        (0..5).for_each(|_| append(&log));
+        assert_eq!(log.revision(), Revision::new(105));
+        assert_eq!(read(&log, 100), Ok(vec![101, 102, 103]));
+        assert_eq!(read(&log, 103), Ok(vec![104, 105]));
+        assert_eq!(read(&log, 105), Ok(vec![]));
+    }
+
+    #[test]
+    fn the_oldest_go_where_there_are_too_many_or_they_are_too_large() {
+        let one = mem::size_of::<Event>() + 2 * mem::size_of::<usize>() + 4;
+        for log in [log(4, 1 << 20), log(100, 4 * one)] {
+            (0..10).for_each(|_| append(&log));
+            assert_eq!(read(&log, 106), Ok(vec![107, 108, 109]));
+            assert_eq!(read(&log, 105), Err(Compacted { oldest: Revision::new(107) }));
+            assert_eq!(read(&log, 1), Err(Compacted { oldest: Revision::new(107) }));
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The registrar: the process that alone gives names and takes them away, one at a time.
+//!
+//! It monitors each bucket and is not linked to it, so a bucket's crash costs it one message. It may be started again at any
+//! moment: what it knows besides the names in their order is in [`Shared`], and the names it takes from there.
+
+use std::{collections::BTreeSet, convert::Infallible, ops::Bound, sync::Arc};
+
+use super::{Description, Error, Event, EventKind, Inbox, Shared, Target, describe, description, index::ByName};
+use crate::{
+    bucket::{BUCKET_BYTES, Bucket, Identity},
+    name::{BucketId, BucketName, Revision},
+    process::{Call, Context, Exit, GenServer, Info, MonitorRef, Process, Reason},
+};
+
+pub(super) struct Registrar {
+    shared: Arc<Shared>,
+    /// The buckets of the index, in the order of their names.
+    names: BTreeSet<ByName>,
+}
+
+impl Registrar {
+    /// Starts a registrar, from the buckets that live.
+    pub(super) fn start(shared: &Arc<Shared>) -> Process<Self> {
+        let names = shared.index.all().into_iter().map(ByName).collect();
+        let registrar = Process::start("registrar", Self { shared: Arc::clone(shared), names });
+        // Those that died while there was no registrar answer at once.
+        for bucket in shared.index.all() {
+            registrar.monitor(&bucket);
+        }
+        registrar
+    }
+
+    /// Settles the affairs of a dead bucket: its name is free, its death is in the log, its charge is given back, its
+    /// monitors are handed over. Once, whoever comes first: later ones find no such id under the name.
+    fn bury(&mut self, bucket: &Process<Bucket>) -> Option<Revision> {
+        let Identity { name, id, created_at } = bucket.identity();
+        let shared = &*self.shared;
+        if !shared.index.remove(name, *id) {
+            return None;
+        }
+        self.names.remove(&**name);
+        let mut remains = bucket.take_remains();
+        let version = remains.as_ref().map(|bucket| bucket.summary().version).unwrap_or_default();
+        let exit = bucket.why().unwrap_or_else(|| Reason::NoProc.into());
+        let event = shared.log.append(|revision| Event {
+            revision,
+            time: shared.clock.wall(),
+            name: Arc::clone(name),
+            id: *id,
+            kind: EventKind::Down { exit, version, created_at: *created_at },
+        });
+        if let Some(bucket) = &mut remains {
+            bucket.release();
+        }
+        shared.delivery.hand_over(&event);
+        shared.delivery.settle(event.revision);
+        if let Some(bucket) = remains {
+            shared.reaper.free(bucket.summary().entry_count, bucket);
+        }
+        Some(event.revision)
+    }
+
+    /// The living bucket of this name. One that is dead, but whose DOWN has not come yet, is buried on the way.
+    pub(super) fn living(&mut self, name: &str, id: Option<u64>) -> Option<Process<Bucket>> {
+        let bucket = self.shared.index.get(name)?;
+        if !bucket.is_alive() {
+            self.bury(&bucket);
+            return None;
+        }
+        id.is_none_or(|id| id == bucket.identity().id.get()).then_some(bucket)
+    }
+}
+
+impl GenServer for Registrar {
+    type Identity = &'static str;
+    type Cast = Infallible;
+
+    fn handle_cast(&mut self, cast: Infallible, _: &mut Context<'_, Self>) {
+        match cast {}
+    }
+
+    fn handle_info(&mut self, info: Info, _: &mut Context<'_, Self>) {
+        match &info {
+            Info::Down(down) => match down.process::<Bucket>() {
+                Some(bucket) => drop(self.bury(&bucket)),
+                None => tracing::debug!(?info, "nobody waits for this"),
+            },
+            Info::Exit { .. } => tracing::debug!(?info, "nobody waits for this"),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Create<'a> {
+    pub(super) name: BucketName<'a>,
+}
+
+impl Call<Create<'_>> for Registrar {
+    type Reply = Result<(Description, bool), Error>;
+
+    fn handle_call(&mut self, Create { name }: Create<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
+        let name = name.as_str();
+        if let Some(living) = self.living(name, None).as_ref().and_then(describe) {
+            return Ok((living, false));
+        }
+        // It lived a moment ago, and died of this very question.
+        self.living(name, None);
+
+        let shared = Arc::clone(&self.shared);
+        if self.names.len() >= shared.limits.buckets_max {
+            return Err(Error::TooManyBuckets { limit: shared.limits.buckets_max });
+        }
+        let bucket = Bucket::new(shared.budget.charge(BUCKET_BYTES + name.len())?);
+        let summary = bucket.summary();
+        // Nobody else appends: the revision of the event below is this one, and it is the bucket's id.
+        let id = shared.log.revision().next().as_id();
+        let identity = Identity { name: name.into(), id, created_at: shared.clock.wall() };
+        let bucket = Process::start_as(id.into(), identity, bucket);
+        me.process().monitor(&bucket);
+
+        #[cfg(any(test, feature = "test-hooks"))]
+        crate::hooks::trip(name);
+
+        shared.index.insert(bucket.clone());
+        self.names.insert(ByName(bucket.clone()));
+        let event = shared.log.append(|revision| Event {
+            revision,
+            time: bucket.identity().created_at,
+            name: Arc::clone(&bucket.identity().name),
+            id,
+            kind: EventKind::Created,
+        });
+        shared.delivery.settle(event.revision);
+        Ok((description(&bucket, summary), true))
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Stop<'a> {
+    pub(super) name: &'a str,
+    pub(super) id: Option<u64>,
+    pub(super) exit: &'a Exit,
+}
+
+impl Call<Stop<'_>> for Registrar {
+    type Reply = Result<(BucketId, Revision), Error>;
+
+    fn handle_call(&mut self, stop: Stop<'_>, _: &mut Context<'_, Self>) -> Self::Reply {
+        let bucket = self.living(stop.name, stop.id).ok_or(Error::BucketNotFound)?;
+        let stopped = bucket.stop(stop.exit.clone());
+        let revision = self.bury(&bucket);
+        // Where it died of something else first, this call found no bucket.
+        let (Ok(()), Some(revision)) = (stopped, revision) else { return Err(Error::BucketNotFound) };
+        Ok((bucket.identity().id, revision))
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct PageOfNames<'a> {
+    pub(super) prefix: &'a str,
+    pub(super) after: Option<&'a str>,
+    pub(super) items_max: usize,
+}
+
+/// Buckets in the order of their names, as of a revision.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) buckets: Vec<Process<Bucket>>,
+    pub(crate) more: bool,
+    pub(crate) revision: Revision,
+}
+
+impl Call<PageOfNames<'_>> for Registrar {
+    type Reply = Page;
+
+    fn handle_call(&mut self, page: PageOfNames<'_>, _: &mut Context<'_, Self>) -> Page {
+        let from = match page.after {
+            Some(after) if after >= page.prefix => Bound::Excluded(after),
+            _ => Bound::Included(page.prefix),
+        };
+        let mut found = self
+            .names
+            .range::<str, _>((from, Bound::Unbounded))
+            .take_while(|bucket| bucket.name().starts_with(page.prefix))
+            .map(|bucket| bucket.0.clone());
+        let buckets = found.by_ref().take(page.items_max).collect();
+        Page { buckets, more: found.next().is_some(), revision: self.shared.log.revision() }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Monitor<'a> {
+    pub(super) targets: &'a [Target<'a>],
+    pub(super) inbox: &'a Arc<Inbox>,
+}
+
+impl Call<Monitor<'_>> for Registrar {
+    type Reply = (Vec<(MonitorRef, Option<BucketId>)>, Revision);
+
+    fn handle_call(&mut self, Monitor { targets, inbox }: Monitor<'_>, _: &mut Context<'_, Self>) -> Self::Reply {
+        let set = |target: &Target<'_>| match self.living(target.name.as_str(), target.id) {
+            Some(bucket) => {
+                let id = bucket.identity().id;
+                (self.shared.delivery.monitor(id, inbox), Some(id))
+            }
+            None => (MonitorRef::next(), None),
+        };
+        let monitors = targets.iter().map(set).collect();
+        (monitors, self.shared.log.revision())
+    }
+}

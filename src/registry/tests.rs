@@ -1,0 +1,381 @@
+//! What the registry promises, and a death, step by step.
+
+use std::{
+    sync::Barrier,
+    thread::{self, sleep},
+    time::Instant,
+};
+
+use super::*;
+use crate::{
+    bucket::{self, BUCKET_BYTES, ENTRY_BYTES, Values},
+    clock::ManualClock,
+    hooks,
+    process::Context,
+};
+
+fn registry() -> Registry {
+    registry_with(Limits::default())
+}
+
+fn registry_with(limits: Limits) -> Registry {
+    Registry::start(limits, Arc::new(ManualClock::default()), "test".to_owned())
+}
+
+fn name(text: &str) -> BucketName<'_> {
+    BucketName::parse(text, &Limits::default()).unwrap()
+}
+
+fn key(text: &str) -> Key<'_> {
+    Key::parse(text, &Limits::default()).unwrap()
+}
+
+fn create(registry: &Registry, text: &str) -> BucketId {
+    let (bucket, created) = registry.create(name(text)).unwrap();
+    assert!(created);
+    bucket.id
+}
+
+fn stop(registry: &Registry, text: &str) -> Result<(BucketId, Revision), Error> {
+    registry.stop(name(text), None, &Reason::Normal.into())
+}
+
+fn put(registry: &Registry, bucket: &str, at: &str) -> Result<(BucketId, Version), Error> {
+    registry.put(name(bucket), None, key(at), Value::Text("1".into()), None)
+}
+
+/// Makes the handler of a Put panic.
+fn crash(registry: &Registry, bucket: &str) -> Result<(BucketId, Version), Error> {
+    put(registry, bucket, &format!("{}boom", hooks::PANIC))
+}
+
+/// The whole log, in short.
+fn log(registry: &Registry) -> Vec<(String, Option<Reason>)> {
+    let oldest = Revision::new(registry.revision().get() - registry.shared.log.len() as u64);
+    let events = registry.events(oldest, usize::MAX).unwrap();
+    events
+        .iter()
+        .map(|event| match &event.kind {
+            EventKind::Created => (event.name.to_string(), None),
+            EventKind::Down { exit, .. } => (event.name.to_string(), Some(exit.reason)),
+        })
+        .collect()
+}
+
+fn names(registry: &Registry) -> Vec<String> {
+    let page = registry.list("", None, 1_000).unwrap();
+    page.buckets.iter().map(|bucket| bucket.name.to_string()).collect()
+}
+
+/// Holds the registrar within a handler: it waits once to say that it is there, and once to go on.
+impl Call<&Barrier> for Registrar {
+    type Reply = ();
+
+    fn handle_call(&mut self, gate: &Barrier, _: &mut Context<'_, Self>) {
+        gate.wait();
+        gate.wait();
+    }
+}
+
+/// Does `act` while the registrar is held.
+fn while_held<R>(registry: &Registry, act: impl FnOnce() -> R) -> R {
+    let gate = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| registry.registrar(&gate).unwrap());
+        gate.wait();
+        let result = act();
+        gate.wait();
+        result
+    })
+}
+
+#[test]
+fn spawns_buckets() {
+    let registry = registry();
+    assert_eq!(registry.lookup(name("shopping")).unwrap_err(), Error::BucketNotFound);
+    let id = create(&registry, "shopping");
+    assert_eq!(registry.lookup(name("shopping")).unwrap().id, id);
+    let (again, created) = registry.create(name("shopping")).unwrap();
+    assert_eq!((again.id, created), (id, false), "to create is idempotent");
+    put(&registry, "shopping", "milk").unwrap();
+    let (_, (value, version)) = registry.get(name("shopping"), None, key("milk")).unwrap();
+    assert!(matches!(value, Value::Text(text) if &*text == "1"));
+    assert_eq!(version, Version(1));
+}
+
+#[test]
+fn removes_buckets_on_exit() {
+    let registry = registry();
+    let first = create(&registry, "shopping");
+    let (id, revision) = stop(&registry, "shopping").unwrap();
+    assert_eq!(id, first);
+    assert_eq!(registry.revision(), revision);
+    assert_eq!(registry.lookup(name("shopping")).unwrap_err(), Error::BucketNotFound);
+    assert_eq!(stop(&registry, "shopping").unwrap_err(), Error::BucketNotFound);
+    assert!(create(&registry, "shopping") > first, "the name may be taken again, the id never is");
+}
+
+#[test]
+fn removes_bucket_on_crash() {
+    let registry = registry();
+    create(&registry, "neighbour");
+    let id = create(&registry, "shopping");
+    assert_eq!(
+        crash(&registry, "shopping").unwrap_err(),
+        Error::BucketCrashed { id, exit: Exit::new(Reason::Crashed, "boom") }
+    );
+    assert_eq!(registry.lookup(name("shopping")).unwrap_err(), Error::BucketNotFound);
+    assert_eq!(put(&registry, "shopping", "milk").unwrap_err(), Error::BucketNotFound);
+    put(&registry, "neighbour", "milk").unwrap();
+    assert_eq!(names(&registry), ["neighbour"]);
+}
+
+#[test]
+fn an_id_that_is_not_the_living_bucket_s_reaches_nobody() {
+    let registry = registry();
+    let old = Some(create(&registry, "a").get());
+    stop(&registry, "a").unwrap();
+    create(&registry, "a");
+    let scan = Scan { prefix: "", after: None, items_max: 1, bytes_max: 1, values: Values::Included };
+    let not_found = Error::BucketNotFound;
+    assert_eq!(registry.put(name("a"), old, key("k"), Value::Flag(true), None).unwrap_err(), not_found);
+    assert_eq!(registry.get(name("a"), old, key("k")).unwrap_err(), not_found);
+    assert_eq!(registry.delete(name("a"), old, key("k"), None).unwrap_err(), not_found);
+    assert_eq!(registry.scan(name("a"), old, scan).unwrap_err(), not_found);
+    assert_eq!(registry.stop(name("a"), old, &Reason::Normal.into()).unwrap_err(), not_found);
+    assert_eq!(registry.lookup(name("a")).unwrap().summary.version, Version(0));
+}
+
+#[test]
+fn a_list_is_ordered_bytewise_by_pages_and_survives_the_death_of_its_name() {
+    let registry = registry();
+    for text in ["b", "a/2", "a/1", "a", "a/10", "é", "Z"] {
+        create(&registry, text);
+    }
+    assert_eq!(names(&registry), ["Z", "a", "a/1", "a/10", "a/2", "b", "é"]);
+    let page = registry.list("a/", None, 2).unwrap();
+    assert_eq!((page.buckets.len(), page.next_after.as_deref()), (2, Some("a/10")));
+    stop(&registry, "a/10").unwrap();
+    let page = registry.list("a/", Some("a/10"), 2).unwrap();
+    assert_eq!((&*page.buckets[0].name, page.next_after), ("a/2", None));
+}
+
+#[test]
+fn there_are_as_many_buckets_as_there_may_be_and_a_refused_one_costs_nothing() {
+    let registry = registry_with(Limits { buckets_max: 1, ..Limits::default() });
+    create(&registry, "a");
+    let (before, charged) = (registry.revision(), registry.charged_bytes());
+    assert_eq!(registry.create(name("b")).unwrap_err(), Error::TooManyBuckets { limit: 1 });
+    assert_eq!((registry.revision(), registry.charged_bytes()), (before, charged));
+    stop(&registry, "a").unwrap();
+    create(&registry, "b");
+}
+
+#[test]
+fn a_bucket_that_there_is_no_memory_for_is_refused_and_one_that_goes_makes_room() {
+    let registry = registry_with(Limits { memory_bytes_max: BUCKET_BYTES + 1 + ENTRY_BYTES + 5, ..Limits::default() });
+    create(&registry, "a");
+    put(&registry, "a", "milk").unwrap();
+    let over = bucket::Error::OverBudget(crate::budget::OverBudget { limit: BUCKET_BYTES + 1 + ENTRY_BYTES + 5 });
+    assert_eq!(registry.create(name("b")).unwrap_err(), Error::Bucket(over));
+    stop(&registry, "a").unwrap();
+    assert_eq!(registry.charged_bytes(), 0, "a death gives back exactly what was charged");
+    create(&registry, "b");
+}
+
+#[test]
+fn step_1_a_bucket_is_dead_for_all_before_the_registrar_knows() {
+    let registry = registry();
+    let old = create(&registry, "a");
+    while_held(&registry, || {
+        assert!(matches!(crash(&registry, "a"), Err(Error::BucketCrashed { .. })));
+        assert_eq!(registry.lookup(name("a")).unwrap_err(), Error::BucketNotFound);
+        assert_eq!(put(&registry, "a", "milk").unwrap_err(), Error::BucketNotFound);
+        assert!(registry.shared.index.get("a").is_some(), "the name is still to be freed");
+        assert_eq!(log(&registry), [("a".to_owned(), None)]);
+    });
+    assert!(create(&registry, "a") > old);
+    assert_eq!(
+        log(&registry),
+        [("a".to_owned(), None), ("a".to_owned(), Some(Reason::Crashed)), ("a".to_owned(), None)]
+    );
+}
+
+#[test]
+fn step_2_whoever_asks_the_registrar_next_sees_the_death_first() {
+    let registry = registry();
+    create(&registry, "a");
+    let gate = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| registry.registrar(&gate).unwrap());
+        gate.wait();
+        crash(&registry, "a").unwrap_err();
+        let list = scope.spawn(|| names(&registry));
+        gate.wait();
+        assert_eq!(list.join().unwrap(), Vec::<String>::new());
+    });
+}
+
+/// Holds the registrar, and then looks a name up within the same handler.
+impl Call<(&Barrier, &str)> for Registrar {
+    type Reply = bool;
+
+    fn handle_call(&mut self, (gate, name): (&Barrier, &str), _: &mut Context<'_, Self>) -> bool {
+        gate.wait();
+        gate.wait();
+        self.living(name, None).is_some()
+    }
+}
+
+#[test]
+fn step_2_a_death_whose_message_has_not_arrived_is_finished_by_whoever_meets_it_and_only_once() {
+    let registry = registry();
+    create(&registry, "a");
+    let gate = Barrier::new(2);
+    thread::scope(|scope| {
+        let met = scope.spawn(|| registry.registrar((&gate, "a")).unwrap());
+        gate.wait();
+        crash(&registry, "a").unwrap_err();
+        gate.wait();
+        assert!(!met.join().unwrap());
+    });
+    assert_eq!(registry.charged_bytes(), 0);
+    assert_eq!(log(&registry), [("a".to_owned(), None), ("a".to_owned(), Some(Reason::Crashed))]);
+}
+
+#[test]
+fn step_3_when_stop_returns_all_is_settled_though_nobody_was_told_yet() {
+    let registry = registry();
+    let id = create(&registry, "a");
+    let inbox = Arc::new(Inbox::default());
+    registry.monitor(&[Target { name: name("a"), id: None }], &inbox).unwrap();
+    let (_, revision) = stop(&registry, "a").unwrap();
+
+    assert!(registry.shared.index.get("a").is_none());
+    assert_eq!(registry.charged_bytes(), 0);
+    assert_eq!((registry.revision(), registry.monitors()), (revision, 0));
+    assert!(inbox.take(10, 1_000).0.is_empty(), "step 4 is somebody else's");
+    registry.deliver();
+    let (told, more) = inbox.take(10, 1_000);
+    assert_eq!((told.len(), told[0].1.id, told[0].1.revision, more), (1, id, revision, false));
+}
+
+#[test]
+fn step_4_a_late_or_doubled_down_is_dropped() {
+    let registry = registry();
+    create(&registry, "a");
+    let bucket = registry.find(name("a"), None).unwrap();
+    stop(&registry, "a").unwrap();
+    create(&registry, "a");
+    let before = registry.revision();
+    let late = Registrar::start(&registry.shared);
+    late.monitor(&bucket); // NOPROC, of a bucket whose name is taken again
+    assert_eq!((registry.revision(), names(&registry)), (before, vec!["a".to_owned()]));
+}
+
+#[test]
+fn a_registrar_that_crashes_comes_back_from_the_living() {
+    let registry = registry();
+    for text in ["c", "a", "b"] {
+        create(&registry, text);
+        put(&registry, text, "milk").unwrap();
+    }
+    let charged = registry.charged_bytes();
+    let crash_name = format!("{}oh no", hooks::PANIC);
+    let crashed = registry.create(name(&crash_name)).unwrap_err();
+    assert_eq!(crashed, Error::RegistryCrashed(Exit::new(Reason::Crashed, "oh no")));
+
+    assert_eq!(names(&registry), ["a", "b", "c"]);
+    assert_eq!(registry.charged_bytes(), charged, "what was half created is given back");
+    assert_eq!(registry.get(name("b"), None, key("milk")).unwrap().1.1, Version(1));
+    crash(&registry, "b").unwrap_err();
+    assert_eq!(names(&registry), ["a", "c"], "and it monitors them again");
+    create(&registry, "b");
+}
+
+#[test]
+fn a_registrar_that_crashes_too_often_is_given_up() {
+    let registry = registry();
+    let crash_name = format!("{}oh no", hooks::PANIC);
+    for _ in 0..=RESTARTS_MAX {
+        assert!(matches!(registry.create(name(&crash_name)), Err(Error::RegistryCrashed(_))));
+    }
+    assert_eq!(registry.create(name("a")).unwrap_err(), Error::GaveUp);
+    assert!(registry.shared.gave_up.load(Ordering::Acquire));
+}
+
+#[test]
+fn of_a_hundred_callers_of_a_crash_one_is_told_and_the_others_find_no_bucket_or_the_namesake() {
+    let registry = registry();
+    let old = create(&registry, "a");
+    let start = Barrier::new(101);
+    let results: Vec<_> = thread::scope(|scope| {
+        let callers: Vec<_> = (0..101)
+            .map(|caller| {
+                let (registry, start) = (&registry, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    if caller == 50 { crash(registry, "a") } else { put(registry, "a", "milk") }
+                })
+            })
+            .collect();
+        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+    });
+    let crashed = results.iter().filter(|result| matches!(result, Err(Error::BucketCrashed { .. }))).count();
+    let lost = results.iter().filter(|result| matches!(result, Err(Error::BucketNotFound))).count();
+    let before = results.iter().filter(|result| matches!(result, Ok((id, _)) if *id == old)).count();
+    assert_eq!((crashed, lost + before), (1, 100));
+    assert_eq!((registry.charged_bytes(), registry.monitors()), (0, 0));
+}
+
+#[test]
+fn names_that_are_created_and_stopped_by_many_at_once_stay_consistent() {
+    let registry = registry();
+    thread::scope(|scope| {
+        for worker in 0..8 {
+            let registry = &registry;
+            scope.spawn(move || {
+                for round in 0..500 {
+                    let text = format!("n{}", (worker + round) % 5);
+                    match round % 3 {
+                        0 => drop(registry.create(name(&text))),
+                        1 => drop(stop(registry, &text)),
+                        _ => drop(crash(registry, &text)),
+                    }
+                }
+            });
+        }
+    });
+    let alive = names(&registry);
+    for text in &alive {
+        stop(&registry, text).unwrap();
+    }
+    let events = log(&registry);
+    for text in (0..5).map(|n| format!("n{n}")) {
+        let mut of_name = events.iter().filter(|(name, _)| *name == text).map(|(_, reason)| reason.is_some());
+        assert!(of_name.all({
+            let mut expected = true;
+            move |down| {
+                expected = !expected;
+                down == expected
+            }
+        }));
+    }
+    assert_eq!((registry.charged_bytes(), registry.shared.index.all().len()), (0, 0));
+}
+
+#[test]
+fn whoever_delivers_is_woken_by_a_death() {
+    let registry = registry();
+    create(&registry, "a");
+    let inbox = Arc::new(Inbox::default());
+    registry.monitor(&[Target { name: name("a"), id: None }], &inbox).unwrap();
+    let runner = registry.clone();
+    thread::spawn(move || tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(runner.run()));
+    crash(&registry, "a").unwrap_err();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while inbox.take(1, 1_000).0.is_empty() {
+        assert!(Instant::now() < deadline, "nobody delivered");
+        sleep(Duration::from_millis(1)); // between two looks, not for luck
+    }
+}

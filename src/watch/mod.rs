@@ -1,0 +1,332 @@
+//! Watches: from monitors and the lifecycle log to one ordered stream of events, with an explained end.
+//!
+//! A watch costs those who write nothing: it takes what it asked for at its own pace, from its inbox or from the shared log,
+//! and ends with [`End::Lagged`] where the log has gone on without it. It knows no gRPC and no timers: a heartbeat is
+//! [`Watch::heartbeat`], whenever its owner finds that it is time.
+
+mod names;
+mod prefix;
+
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::Stream;
+
+use self::{names::NamesWatch, prefix::PrefixWatch};
+use crate::{
+    name::{BucketId, Revision, Version},
+    process::{Exit, MonitorRef},
+    registry::{Error, Event, EventKind, Inbox, Interest, Registry, Target},
+};
+
+/// A stream of what happens to some buckets. It begins with [`Update::Started`].
+#[derive(Debug)]
+pub struct Watch {
+    source: Source,
+    kinds: Kinds,
+    stage: Stage,
+    /// Everything up to this revision has been sent.
+    revision: Option<Revision>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Names(NamesWatch),
+    Prefix(PrefixWatch),
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    Start,
+    /// What is there now is being sent.
+    Snapshot,
+    Live,
+    /// Said that nothing more will come.
+    Draining,
+    Over,
+}
+
+/// Which events are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Kinds {
+    /// Creations.
+    pub created: bool,
+    /// Deaths.
+    pub down: bool,
+}
+
+/// Whether a watch by prefix begins with what is there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Initial {
+    /// It does.
+    Sent,
+    /// Only what happens from now on.
+    Skipped,
+}
+
+/// What a watch sends.
+#[derive(Debug)]
+pub struct Response {
+    /// Every lifecycle event up to this revision that the watch asked for is in this response or in an earlier one. `None`
+    /// while a snapshot is sent.
+    pub revision: Option<Revision>,
+    /// What is sent.
+    pub update: Update,
+}
+
+/// What a [`Response`] holds.
+#[derive(Debug)]
+pub enum Update {
+    /// The first: the monitors, in the order asked.
+    Started(Vec<Monitored>),
+    /// Some events, in order.
+    Events(Vec<Notice>),
+    /// What was there has been sent.
+    Synced,
+    /// Nothing happened.
+    Heartbeat,
+    /// The registry is going; what was not reported yet is down with SHUTDOWN.
+    Draining,
+}
+
+/// A monitor that was set.
+#[derive(Debug)]
+pub struct Monitored {
+    /// Its ref.
+    pub monitor: MonitorRef,
+    /// The name that was asked for.
+    pub name: Arc<str>,
+    /// The bucket, if there was one.
+    pub id: Option<BucketId>,
+}
+
+/// An event, as one watch sees it.
+#[derive(Debug)]
+pub struct Notice {
+    /// The monitor that it answers; `None` by prefix.
+    pub monitor: Option<MonitorRef>,
+    /// The bucket's name.
+    pub name: Arc<str>,
+    /// The bucket's id; for NOPROC the one asked for, if any.
+    pub id: Option<u64>,
+    /// The event's revision; for NOPROC the present one.
+    pub revision: Revision,
+    /// When, in wall-clock time since 1970.
+    pub time: Duration,
+    /// What happened.
+    pub kind: NoticeKind,
+}
+
+/// What a [`Notice`] tells of.
+#[derive(Debug)]
+pub enum NoticeKind {
+    /// A bucket was created, or is alive as the watch begins.
+    Created {
+        /// It was alive as the watch began.
+        initial: bool,
+    },
+    /// A bucket is down.
+    Down {
+        /// Why.
+        exit: Exit,
+        /// Its last version.
+        version: Version,
+    },
+}
+
+impl Notice {
+    fn of(event: &Event, monitor: Option<MonitorRef>) -> Self {
+        let kind = match &event.kind {
+            EventKind::Created => NoticeKind::Created { initial: false },
+            EventKind::Down { exit, version, .. } => NoticeKind::Down { exit: exit.clone(), version: *version },
+        };
+        Self {
+            monitor,
+            name: Arc::clone(&event.name),
+            id: Some(event.id.get()),
+            revision: event.revision,
+            time: event.time,
+            kind,
+        }
+    }
+}
+
+/// Why a watch ended before it was done.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum End {
+    /// Its reader was so slow that the log has passed it.
+    #[error("the log has gone on without this watch")]
+    Lagged {
+        /// What it can be resumed after; `None` where its snapshot was not over.
+        resume: Option<Revision>,
+    },
+    /// The registry is gone, after [`Update::Draining`].
+    #[error("the registry has ended")]
+    Drained,
+    /// The registrar failed.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+impl Watch {
+    /// Watches the buckets that `targets` name: exactly one DOWN for each, and then the stream is over.
+    ///
+    /// # Errors
+    /// [`Error::RegistryCrashed`], [`Error::GaveUp`].
+    pub fn names(registry: Registry, targets: &[Target<'_>], kinds: Kinds) -> Result<Self, Error> {
+        let (source, revision) = NamesWatch::new(registry, targets)?;
+        Ok(Self { source: Source::Names(source), kinds, stage: Stage::Start, revision: Some(revision) })
+    }
+
+    /// Watches all buckets whose names begin with `prefix`, for ever.
+    #[must_use]
+    pub fn prefix(registry: Registry, prefix: &str, kinds: Kinds, initial: Initial) -> Self {
+        // Where creations are not wanted there is nothing to send of what is there.
+        let initial = if kinds.created { initial } else { Initial::Skipped };
+        let source = PrefixWatch::new(registry, prefix, initial);
+        let revision = (initial == Initial::Skipped).then(|| source.cursor());
+        Self { source: Source::Prefix(source), kinds, stage: Stage::Start, revision }
+    }
+
+    /// The response that says that the stream is alive, and how far it is. To be sent when there is nothing else.
+    #[must_use]
+    pub fn heartbeat(&self) -> Response {
+        self.respond(Update::Heartbeat)
+    }
+
+    fn respond(&self, update: Update) -> Response {
+        Response { revision: self.revision, update }
+    }
+
+    fn wants(&self, notice: &Notice) -> bool {
+        match notice.kind {
+            NoticeKind::Created { .. } => self.kinds.created,
+            NoticeKind::Down { .. } => self.kinds.down,
+        }
+    }
+
+    /// The events that are wanted; `None` where none is.
+    fn events(&self, mut notices: Vec<Notice>) -> Option<Response> {
+        notices.retain(|notice| self.wants(notice));
+        (!notices.is_empty()).then(|| self.respond(Update::Events(notices)))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Response, End>>> {
+        loop {
+            match self.stage {
+                Stage::Start => {
+                    self.stage = Stage::Snapshot;
+                    let monitors = match &mut self.source {
+                        Source::Names(names) => names.monitors(),
+                        Source::Prefix(_) => Vec::new(),
+                    };
+                    return Poll::Ready(Some(Ok(self.respond(Update::Started(monitors)))));
+                }
+                Stage::Snapshot => {
+                    let page = match &mut self.source {
+                        Source::Names(names) => names.absent(),
+                        Source::Prefix(prefix) => prefix.snapshot()?,
+                    };
+                    let Some(notices) = page else {
+                        self.stage = Stage::Live;
+                        if let Source::Prefix(prefix) = &self.source {
+                            self.revision = Some(prefix.cursor());
+                        }
+                        return Poll::Ready(Some(Ok(self.respond(Update::Synced))));
+                    };
+                    if let Some(response) = self.events(notices) {
+                        return Poll::Ready(Some(Ok(response)));
+                    }
+                }
+                Stage::Live => {
+                    let Some(progress) = (match &mut self.source {
+                        Source::Names(names) => names.next(cx),
+                        Source::Prefix(prefix) => Some(prefix.next(cx)?),
+                    }) else {
+                        self.stage = Stage::Over;
+                        continue;
+                    };
+                    self.revision = self.revision.max(Some(progress.revision));
+                    match progress.news {
+                        News::Events(notices) => {
+                            if let Some(response) = self.events(notices) {
+                                return Poll::Ready(Some(Ok(response)));
+                            }
+                            // There may be a million more that nobody wants: others on this thread come first.
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        News::None => return Poll::Pending,
+                        News::End => {
+                            self.stage = Stage::Draining;
+                            return Poll::Ready(Some(Ok(self.respond(Update::Draining))));
+                        }
+                    }
+                }
+                Stage::Draining => {
+                    self.stage = Stage::Over;
+                    return Poll::Ready(Some(Err(End::Drained)));
+                }
+                Stage::Over => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+impl Stream for Watch {
+    type Item = Result<Response, End>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let response = self.poll(cx);
+        if matches!(response, Poll::Ready(Some(Err(_)))) {
+            self.stage = Stage::Over;
+        }
+        response
+    }
+}
+
+/// How far a source is, and what it has.
+struct Progress {
+    /// All up to this revision that was asked for is in `news` or was in earlier ones.
+    revision: Revision,
+    news: News,
+}
+
+enum News {
+    Events(Vec<Notice>),
+    /// The waker is registered.
+    None,
+    /// There will never be any.
+    End,
+}
+
+/// A place among those who are woken, given up on every way out.
+#[derive(Debug)]
+struct Seat {
+    registry: Registry,
+    inbox: Arc<Inbox>,
+    /// The monitors that have not fired.
+    monitors: HashMap<MonitorRef, BucketId>,
+}
+
+impl Seat {
+    fn take(registry: Registry, interest: Interest) -> Self {
+        let inbox = Arc::new(Inbox::default());
+        registry.enroll(&inbox, interest);
+        Self { registry, inbox, monitors: HashMap::new() }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.registry.forget(&self.inbox, self.monitors.iter().map(|(monitor, id)| (*id, *monitor)));
+    }
+}
+
+#[cfg(test)]
+mod tests;
