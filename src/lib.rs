@@ -1,7 +1,11 @@
 //! pail: named buckets of state over gRPC.
 
+pub mod config;
 pub mod limits;
+pub mod server;
 pub mod service;
+pub mod signals;
+pub mod telemetry;
 
 /// What tonic and prost generate from `proto/`.
 #[allow(missing_docs, unreachable_pub, missing_debug_implementations, clippy::all, clippy::pedantic)]

@@ -47,6 +47,8 @@ pub enum Reason {
     Panic,
     Unimplemented,
     DeadlineExceeded,
+    /// Of the health service alone: it does not know the service that was asked for.
+    ServiceUnknown,
 }
 
 impl Reason {
@@ -80,6 +82,7 @@ impl Reason {
             Self::Panic => (Code::Internal, "PANIC"),
             Self::Unimplemented => (Code::Unimplemented, "UNIMPLEMENTED"),
             Self::DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            Self::ServiceUnknown => (Code::NotFound, "SERVICE_UNKNOWN"),
         }
     }
 }
