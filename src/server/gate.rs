@@ -37,10 +37,6 @@ impl Gate {
         self.word.fetch_or(CLOSED, AcqRel);
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.word.load(Acquire) & CLOSED != 0
-    }
-
     /// How many calls are on their way.
     pub(super) fn count(&self) -> usize {
         self.word.load(Acquire) & !CLOSED

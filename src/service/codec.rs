@@ -8,7 +8,7 @@ use std::{fmt, marker::PhantomData};
 use prost::Message;
 use tonic::{
     Status,
-    codec::{BufferSettings, DecodeBuf, EncodeBuf},
+    codec::{BufferSettings, DecodeBuf},
 };
 use tonic_prost::ProstEncoder;
 
