@@ -40,14 +40,14 @@ use crate::{
 /// What all calls share.
 #[derive(Debug)]
 pub(super) struct Calls {
-    router: Arc<Router>,
+    router: Router,
     gate: Arc<Gate>,
     undecoded: Arc<Undecoded>,
     message_bytes_max: usize,
 }
 
 impl Calls {
-    pub(super) fn new(router: Arc<Router>, gate: Arc<Gate>, limits: &Limits) -> Self {
+    pub(super) fn new(router: Router, gate: Arc<Gate>, limits: &Limits) -> Self {
         let undecoded = Undecoded::new(limits.undecoded_bytes_max);
         Self { router, gate, undecoded, message_bytes_max: limits.message_bytes_max }
     }
@@ -59,17 +59,15 @@ impl Calls {
         B::Error: fmt::Display,
     {
         if !is_grpc(request.headers()) {
-            return Call { state: State::Answered(unsupported()), ticket: Ticket::new(open) };
+            return Call { state: State::Answered(unsupported()), ticket: Some(Ticket::new(open)) };
         }
         let mut ticket = Ticket::new(open);
-        match self.admit(&request, &mut ticket) {
-            Ok(()) => {
-                let request = self.watched(request);
-                // Nothing of ours runs yet: a generated service only makes a future here.
-                Call { state: State::Running(self.router.route(request)), ticket }
-            }
-            Err(failure) => Call { state: State::Answered(Status::from(failure).into_http()), ticket },
-        }
+        let state = match self.admit(&request, &mut ticket) {
+            // Nothing of ours runs yet: a generated service only makes a future here.
+            Ok(()) => State::Running(self.router.route(self.watched(request))),
+            Err(failure) => State::Answered(Status::from(failure).into_http()),
+        };
+        Call { state, ticket: Some(ticket) }
     }
 
     /// All that can be told from the headers.
@@ -174,14 +172,14 @@ fn too_late() -> Failure {
 /// A call up to its response's headers.
 pub(super) struct Call {
     state: State,
-    ticket: Ticket,
+    /// Moves on to the body; a call that is over has none.
+    ticket: Option<Ticket>,
 }
 
 enum State {
     Running(BoxFuture<Response<Body>, Infallible>),
     /// Answered without a handler.
     Answered(Response<Body>),
-    Over,
 }
 
 impl Future for Call {
@@ -189,16 +187,17 @@ impl Future for Call {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        let Some(ticket) = &mut this.ticket else { return Poll::Pending };
         let response = match &mut this.state {
-            State::Running(handler) => match ready!(this.ticket.guard(cx, |cx| handler.as_mut().poll(cx))) {
+            State::Running(handler) => match ready!(ticket.guard(cx, |cx| handler.as_mut().poll(cx))) {
                 Ok(Ok(response)) => response,
                 Err(failure) => Status::from(failure).into_http(),
             },
             State::Answered(response) => std::mem::take(response),
-            State::Over => return Poll::Pending,
         };
-        this.state = State::Over;
-        let ticket = std::mem::replace(&mut this.ticket, Ticket::new(Arc::default()));
+        // The handler goes now, whatever becomes of this future.
+        this.state = State::Answered(Response::default());
+        let Some(ticket) = this.ticket.take() else { return Poll::Pending };
         Poll::Ready(Ok(response.map(|body| CallBody { body, ticket })))
     }
 }

@@ -1,7 +1,7 @@
 //! grpc.health.v1 by the letter of its proto: probes, load balancers and meshes ask it whether to send calls here.
 //!
-//! It answers before, during and after the gate closes, so that NOT_SERVING can be heard. A Watch hears of the drain and
-//! then ends with DRAINING, so that no probe holds the shutdown up.
+//! It answers before, during and after the gate closes, so that `NOT_SERVING` can be heard. A Watch hears of the drain
+//! and then ends with DRAINING, so that no probe holds the shutdown up.
 
 use std::{collections::HashMap, convert::identity, pin::Pin};
 
@@ -35,7 +35,7 @@ impl Health {
         Self { draining: watch::Sender::new(false) }
     }
 
-    /// NOT_SERVING for ever.
+    /// `NOT_SERVING` for ever.
     pub(super) fn drain(&self) {
         self.draining.send_replace(true);
     }

@@ -1,10 +1,15 @@
-//! Which service a call is for: the first segment of its path says it.
+//! Which service a call is for: the first segment of its path says it. Who asks for what is not there is told what is.
 
-use std::{convert::Infallible, fmt, future, sync::Arc};
+use std::{convert::Infallible, fmt, future};
 
 use http::{Request, Response};
-use tonic::{body::Body, codegen::BoxFuture, server::NamedService};
-use tonic_reflection::server::Builder;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tonic::{Status, body::Body, codegen::BoxFuture, server::NamedService};
+use tonic_reflection::{
+    pb::{v1, v1alpha},
+    server::Builder,
+};
 
 use super::health::Health;
 use crate::{
@@ -47,11 +52,18 @@ impl<S> GrpcService for S where
 type Handler = Box<dyn Fn(Request<Body>) -> BoxFuture<Response<Body>, Infallible> + Send + Sync>;
 
 /// The services there are, in the order in which they are looked for.
-pub(super) struct Router(Vec<(&'static str, Handler)>);
+pub(super) struct Router(Vec<Route>);
+
+struct Route {
+    service: &'static str,
+    /// Sorted.
+    methods: Vec<String>,
+    handler: Handler,
+}
 
 impl Router {
     /// The application's service first, then health and both versions of reflection.
-    pub(super) fn new(service: impl GrpcService, health: Health) -> Arc<Self> {
+    pub(super) fn new(service: impl GrpcService, health: Health) -> Self {
         let mut router = Self(Vec::new());
         router.add(service);
         router.add(HealthServer::new(health).max_decoding_message_size(usize::MAX));
@@ -64,38 +76,72 @@ impl Router {
             }
             (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "no reflection"),
         }
-        Arc::new(router)
+        router
     }
 
     fn add<S: GrpcService>(&mut self, service: S) {
         // Generated services are always ready, and made to be cloned: there is nothing to poll first.
-        self.0.push((S::NAME, Box::new(move |request| service.clone().call(request))));
+        let handler: Handler = Box::new(move |request| service.clone().call(request));
+        self.0.push(Route { service: S::NAME, methods: methods(S::NAME), handler });
     }
 
     /// Hands the request to its service. Its handler runs when the answer is polled.
     pub(super) fn route(&self, request: Request<Body>) -> BoxFuture<Response<Body>, Infallible> {
-        let name = service(request.uri().path());
-        match self.0.iter().find(|(known, _)| *known == name) {
-            Some((_, handler)) => handler(request),
-            None => Box::pin(future::ready(Ok(tonic::Status::from(self.unknown(name)).into_http()))),
+        match self.find(request.uri().path()) {
+            Ok(handler) => handler(request),
+            Err(failure) => Box::pin(future::ready(Ok(Status::from(failure).into_http()))),
         }
     }
 
-    fn unknown(&self, name: &str) -> Failure {
-        let known = self.0.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
-        Failure::new(Reason::Unimplemented, format!("no service has the name {}: there are {known}", quoted(name)))
+    fn find(&self, path: &str) -> Result<&Handler, Failure> {
+        let (service, method) = split(path);
+        let Some(route) = self.0.iter().find(|route| route.service == service) else {
+            return Err(unknown("service", service, self.0.iter().map(|route| route.service)));
+        };
+        if route.methods.binary_search_by(|known| known.as_str().cmp(method)).is_err() {
+            return Err(unknown("method", method, route.methods.iter().map(String::as_str)));
+        }
+        Ok(&route.handler)
     }
+}
+
+fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Failure {
+    let known = known.collect::<Vec<_>>().join(", ");
+    Failure::new(Reason::Unimplemented, format!("no {what} has the name {}: there are {known}", quoted(name)))
+}
+
+/// The methods of a service, as its descriptor tells. tonic would refuse others itself, but without details.
+fn methods(service: &str) -> Vec<String> {
+    let (package, name) = service.rsplit_once('.').unwrap_or_default();
+    let sets = [pb::DESCRIPTOR_SET, v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
+    let mut methods: Vec<_> = sets
+        .into_iter()
+        .filter_map(|set| FileDescriptorSet::decode(set).ok())
+        .flat_map(|set| set.file)
+        .filter(|file| file.package() == package)
+        .flat_map(|file| file.service)
+        .filter(|service| service.name() == name)
+        .flat_map(|service| service.method)
+        .map(|method| method.name().to_owned())
+        .collect();
+    methods.sort_unstable();
+    methods
 }
 
 impl fmt::Debug for Router {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
+        f.debug_set().entries(self.0.iter().map(|route| route.service)).finish()
     }
 }
 
-/// The service in a path `/service/method`.
+/// The service and the method in a path `/service/method`.
+fn split(path: &str) -> (&str, &str) {
+    path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default()
+}
+
+/// The service in a path.
 pub(super) fn service(path: &str) -> &str {
-    path.strip_prefix('/').and_then(|path| path.split_once('/')).map_or("", |(service, _)| service)
+    split(path).0
 }
 
 #[cfg(test)]
@@ -103,11 +149,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_segment_is_the_service() {
-        assert_eq!(service("/pail.v1.BucketService/Get"), "pail.v1.BucketService");
-        assert_eq!(service("/a/b/c"), "a");
+    fn the_first_segment_is_the_service_and_the_rest_the_method() {
+        assert_eq!(split("/pail.v1.BucketService/Get"), ("pail.v1.BucketService", "Get"));
+        assert_eq!(split("/a/b/c"), ("a", "b/c"));
         for path in ["", "/", "a/b", "/a", "*"] {
-            assert_eq!(service(path), "", "{path:?}");
+            assert_eq!(split(path), ("", ""), "{path:?}");
         }
+    }
+
+    #[test]
+    fn a_service_has_the_methods_of_its_descriptor() {
+        assert_eq!(methods("grpc.health.v1.Health"), ["Check", "List", "Watch"]);
+        assert_eq!(methods("grpc.reflection.v1.ServerReflection"), ["ServerReflectionInfo"]);
+        assert_eq!(methods("grpc.reflection.v1alpha.ServerReflection"), ["ServerReflectionInfo"]);
+        assert_eq!(methods(pb::bucket_service_server::SERVICE_NAME).len(), 14);
     }
 }

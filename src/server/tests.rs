@@ -187,6 +187,15 @@ async fn an_unknown_service_is_told_which_there_are() {
     }
 }
 
+#[tokio::test]
+async fn an_unknown_method_is_told_which_there_are() {
+    let server = Server::start().await;
+    let status = server.raw().await.failure("/pail.v1.BucketService/Destroy", &[], &[]).await;
+
+    assert_status(&status, Code::Unimplemented, "UNIMPLEMENTED");
+    assert!(status.message().contains("Create, Delete"), "{status:?}");
+}
+
 // Health and reflection.
 
 #[tokio::test]

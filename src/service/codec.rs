@@ -58,7 +58,7 @@ where
     }
 }
 
-/// Decodes `U`; what is no `U` is INVALID_MESSAGE.
+/// Decodes `U`; what is no `U` is `INVALID_MESSAGE`.
 pub struct Decoder<U>(PhantomData<U>);
 
 impl<U> fmt::Debug for Decoder<U> {

@@ -54,7 +54,7 @@ impl LongStreams {
     ///
     /// # Errors
     ///
-    /// RESOURCE_EXHAUSTED / TOO_MANY_STREAMS, with nothing counted.
+    /// `RESOURCE_EXHAUSTED` / `TOO_MANY_STREAMS`, with nothing counted.
     pub fn admit(&self, extensions: &Extensions) -> Result<Permit, Failure> {
         let Connection(connection) = extensions.get().cloned().unwrap_or_default();
         let connection = Slot::take(connection, self.connection_max)
