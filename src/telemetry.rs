@@ -36,6 +36,5 @@ pub fn install(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error
 /// Whoever catches a panic knows whom it hurt, and logs that; only the hook knows where it happened.
 fn log_panic(info: &PanicHookInfo<'_>) {
     let message = info.payload_as_str().unwrap_or("not a text");
-    let location = info.location().map(ToString::to_string);
-    tracing::error!(?message, ?location, "panic");
+    tracing::error!(panic = ?message, location = info.location().map(tracing::field::display), "a thread panicked");
 }
