@@ -15,6 +15,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let set = PathBuf::from(env::var("OUT_DIR")?).join("pail_descriptor.bin");
     fs::write(set, files.encode_to_vec())?;
 
-    tonic_prost_build::configure().extern_path(".google.rpc.Status", "::tonic_types::Status").compile_fds(files)?;
+    tonic_prost_build::configure()
+        .extern_path(".google.rpc.Status", "::tonic_types::Status")
+        .codec_path("crate::service::codec::Codec")
+        .compile_fds(files)?;
     Ok(())
 }

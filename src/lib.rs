@@ -1,18 +1,19 @@
 //! pail: named buckets of state over gRPC.
 
-#[cfg(not(panic = "unwind"))]
-compile_error!("a panic ends one bucket, not the server: build with `panic = \"unwind\"`");
-
 pub mod bucket;
 pub mod budget;
 pub mod clock;
+pub mod config;
 #[cfg(any(test, feature = "test-hooks"))]
 pub mod hooks;
 pub mod limits;
 pub mod name;
 pub mod process;
 pub mod registry;
+pub mod server;
 pub mod service;
+pub mod signals;
+pub mod telemetry;
 pub mod value;
 pub mod watch;
 

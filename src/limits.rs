@@ -14,6 +14,7 @@ const MIB: usize = 1 << 20;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Limits")]
 #[allow(clippy::struct_field_names)] // `_max` is the house's name for a bound
+#[allow(clippy::doc_markdown)] // these docs are the help as well, which has no backticks
 pub struct Limits {
     /// Bytes of a bucket's name; more is INVALID_NAME
     #[arg(long, value_name = "BYTES", default_value_t = 255, value_parser = bounded(1, KIB))]
@@ -140,7 +141,7 @@ pub const WATCH_BATCH_BYTES: usize = 16 * KIB;
 /// A Watch that is silent for this long sends a heartbeat, where the request does not say.
 pub const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(15);
 
-/// The shortest heartbeat a Watch can ask for; a shorter one is INVALID_OPTION.
+/// The shortest heartbeat a Watch can ask for; a shorter one is `INVALID_OPTION`.
 pub const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 
 /// Bytes of `grpc-status-details-bin`: what is longer loses its details, never its code. Clients refuse headers of 8 KiB.

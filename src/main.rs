@@ -1,1 +1,3 @@
+//! The program `pail`: the server and its client.
+
 fn main() {}

@@ -47,6 +47,8 @@ pub enum Reason {
     Panic,
     Unimplemented,
     DeadlineExceeded,
+    /// Of the health service alone: it does not know the service that was asked for.
+    ServiceUnknown,
 }
 
 impl Reason {
@@ -80,6 +82,7 @@ impl Reason {
             Self::Panic => (Code::Internal, "PANIC"),
             Self::Unimplemented => (Code::Unimplemented, "UNIMPLEMENTED"),
             Self::DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            Self::ServiceUnknown => (Code::NotFound, "SERVICE_UNKNOWN"),
         }
     }
 }
@@ -94,7 +97,7 @@ pub struct Failure {
     reason: Reason,
     message: String,
     metadata: HashMap<String, String>,
-    details: ErrorDetails,
+    details: Box<ErrorDetails>,
 }
 
 impl Failure {
@@ -104,7 +107,7 @@ impl Failure {
         if matches!(reason, Reason::Draining | Reason::Overloaded) {
             details.set_retry_info(Some(RETRY_DELAY));
         }
-        Self { reason, message: message.into(), metadata: HashMap::new(), details }
+        Self { reason, message: message.into(), metadata: HashMap::new(), details: Box::new(details) }
     }
 
     /// Adds a fact under one of the contract's fixed keys.
@@ -148,7 +151,7 @@ impl From<Failure> for Status {
         let (code, reason) = failure.reason.wire();
         let mut details = failure.details;
         details.set_error_info(reason, DOMAIN, failure.metadata);
-        let status = Self::with_error_details(code, &failure.message, details);
+        let status = Self::with_error_details(code, &failure.message, *details);
         // The header is base64, a third longer. What does not fit is dropped: clients refuse large headers altogether.
         if status.details().len() / 3 * 4 <= STATUS_DETAILS_BYTES_MAX {
             return status;

@@ -1,0 +1,102 @@
+//! What `pail serve` can be told: options on the command line, some of them in the environment too.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Args;
+
+use crate::{limits::Limits, telemetry::LogFormat};
+
+/// The options of `pail serve`.
+#[derive(Args, Clone, Debug)]
+pub struct Serve {
+    /// The address to listen on; port 0 takes a free one
+    #[arg(long, env = "PAIL_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:4040")]
+    pub listen: SocketAddr,
+
+    /// From the signal to stop to the end of the process, at most: seconds, or a number with ms or s
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub drain_timeout: Duration,
+
+    /// The form of the log on stderr
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+
+    /// What is logged: a level, or directives such as info,pail=debug
+    #[arg(long, env = "PAIL_LOG", value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+
+    /// The bounds.
+    #[command(flatten)]
+    pub limits: Limits,
+}
+
+impl Serve {
+    /// What no option can see by itself.
+    ///
+    /// # Errors
+    ///
+    /// A line for the operator, that names the options.
+    pub fn check(&self) -> Result<(), String> {
+        let Limits { value_bytes_max, message_bytes_max, .. } = self.limits;
+        if value_bytes_max > message_bytes_max / 2 {
+            return Err(format!(
+                "--value-bytes-max is {value_bytes_max}: at most half of --message-bytes-max ({message_bytes_max}) is allowed"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `10`, `10s` or `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit): (_, fn(u64) -> Duration) = match text.strip_suffix("ms") {
+        Some(digits) => (digits, Duration::from_millis),
+        None => (text.strip_suffix('s').unwrap_or(text), Duration::from_secs),
+    };
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    match digits.parse() {
+        Ok(count) if unit(count) <= YEAR => Ok(unit(count)),
+        _ => Err("must be a whole number of seconds, or one with ms or s, of at most a year".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        serve: Serve,
+    }
+
+    fn parse(args: &[&str]) -> Serve {
+        Cli::try_parse_from(["pail"].iter().chain(args)).unwrap().serve
+    }
+
+    #[test]
+    fn the_defaults_hold_together() {
+        let serve = parse(&[]);
+        assert_eq!((serve.listen.port(), serve.drain_timeout), (4_040, Duration::from_secs(10)));
+        assert_eq!((serve.log_format, serve.check()), (LogFormat::Text, Ok(())));
+    }
+
+    #[test]
+    fn a_time_is_seconds_or_has_a_unit() {
+        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
+        assert_eq!(duration("7s"), Ok(Duration::from_secs(7)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for text in ["", "s", "ms", "-1", "1.5s", "1m", "18446744073709551615"] {
+            assert!(duration(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_has_to_fit_a_message_twice() {
+        assert!(parse(&["--value-bytes-max", "2097152"]).check().is_ok());
+        let line = parse(&["--value-bytes-max", "2097153"]).check().unwrap_err();
+        assert!(line.contains("--value-bytes-max") && line.contains("--message-bytes-max"), "{line}");
+    }
+}

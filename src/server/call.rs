@@ -1,0 +1,247 @@
+//! What happens around every call, whichever service it is for.
+//!
+//! A call is refused at the gate while the server drains. It ends when its deadline passes, be that before its headers, as
+//! a response of trailers only, or in the midst of a stream, as trailers after what was sent; its handler is dropped then.
+//! A panic in it, in the handler or in the stream that the handler returned, ends this call alone, with INTERNAL: without
+//! that, a stream that panics would look as if it had ended well.
+//!
+//! It knows no bucket and no socket.
+
+use std::{
+    any::Any,
+    convert::Infallible,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE, uri::PathAndQuery};
+use http_body::{Frame, SizeHint};
+use tonic::{Status, body::Body, codegen::BoxFuture};
+
+use super::{
+    deadline::Deadline,
+    gate::{Admission, Gate},
+    intake::{self, Intake, Messages, Undecoded},
+    router::{self, Router},
+};
+use crate::{
+    limits::Limits,
+    pb::health::health_server,
+    service::{
+        status::{Failure, Reason},
+        streams,
+    },
+};
+
+/// What all calls share.
+#[derive(Debug)]
+pub(super) struct Calls {
+    router: Router,
+    gate: Arc<Gate>,
+    undecoded: Arc<Undecoded>,
+    message_bytes_max: usize,
+}
+
+impl Calls {
+    pub(super) fn new(router: Router, gate: Arc<Gate>, limits: &Limits) -> Self {
+        let undecoded = Undecoded::new(limits.undecoded_bytes_max);
+        Self { router, gate, undecoded, message_bytes_max: limits.message_bytes_max }
+    }
+
+    /// Answers a request. `open` lives as long as the call does: a connection counts its streams by it.
+    pub(super) fn call<B>(&self, request: Request<B>, open: Arc<()>) -> Call
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: fmt::Display,
+    {
+        if !is_grpc(request.headers()) {
+            return Call { state: State::Answered(unsupported()), ticket: Some(Ticket::new(open)) };
+        }
+        let mut ticket = Ticket::new(open);
+        let state = match self.admit(&request, &mut ticket) {
+            // Nothing of ours runs yet: a generated service only makes a future here.
+            Ok(()) => State::Running(self.router.route(self.watched(request))),
+            Err(failure) => State::Answered(Status::from(failure).into_http()),
+        };
+        Call { state, ticket: Some(ticket) }
+    }
+
+    /// All that can be told from the headers.
+    fn admit<B>(&self, request: &Request<B>, ticket: &mut Ticket) -> Result<(), Failure> {
+        let path = request.uri().path();
+        // Health tells that the server drains, so it answers throughout; long streams are told to end, not waited for.
+        if router::service(path) != health_server::SERVICE_NAME {
+            let admission = self.gate.admit();
+            if admission.is_none() {
+                return Err(draining());
+            }
+            ticket.admission = admission.filter(|_| !streams::is_long(path));
+        }
+        if request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity") {
+            return Err(intake::compressed());
+        }
+        ticket.method = request.uri().path_and_query().cloned();
+        ticket.deadline = Deadline::of(request.headers())?;
+        Ok(())
+    }
+
+    /// The request with its body under watch.
+    fn watched<B>(&self, request: Request<B>) -> Request<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: fmt::Display,
+    {
+        let messages = if streams::takes_many(request.uri().path()) { Messages::Any } else { Messages::One };
+        let intake = |body| Intake::new(body, messages, self.message_bytes_max, Arc::clone(&self.undecoded));
+        request.map(|body| Body::new(intake(body)))
+    }
+}
+
+/// A call that came after the gate was closed.
+pub(super) fn draining() -> Failure {
+    Failure::new(Reason::Draining, "the server is draining: nothing was done")
+}
+
+/// The specification: a content type that does not begin with this SHOULD be answered with 415, so that other clients of
+/// HTTP/2 do not take a gRPC error for success.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn unsupported() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response
+}
+
+/// What a call carries from its first byte to its last.
+#[derive(Debug)]
+struct Ticket {
+    /// For the log.
+    method: Option<PathAndQuery>,
+    deadline: Option<Deadline>,
+    admission: Option<Admission>,
+    _open: Arc<()>,
+}
+
+impl Ticket {
+    fn new(open: Arc<()>) -> Self {
+        Self { method: None, deadline: None, admission: None, _open: open }
+    }
+
+    /// Does the call's next piece of work, unless its deadline has passed, and survives it.
+    fn guard<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        work: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<Result<T, Failure>> {
+        if self.deadline.as_ref().is_some_and(Deadline::has_passed) {
+            return Poll::Ready(Err(too_late()));
+        }
+        // What the work has touched is dropped after a panic, never looked at again: hence AssertUnwindSafe.
+        match catch_unwind(AssertUnwindSafe(|| work(cx))) {
+            Ok(Poll::Ready(done)) => Poll::Ready(Ok(done)),
+            Ok(Poll::Pending) => match &mut self.deadline {
+                Some(deadline) => deadline.poll_passed(cx).map(|()| Err(too_late())),
+                None => Poll::Pending,
+            },
+            Err(panic) => Poll::Ready(Err(self.panicked(&*panic))),
+        }
+    }
+
+    fn panicked(&self, panic: &(dyn Any + Send)) -> Failure {
+        let message = panic
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("not a text");
+        let method = self.method.as_ref().map(PathAndQuery::path);
+        tracing::error!(?method, panic = ?message, "a call panicked");
+        Failure::new(Reason::Panic, "a fault of the server ended this call; other calls go on")
+    }
+}
+
+fn too_late() -> Failure {
+    Failure::new(Reason::DeadlineExceeded, "the deadline of the call has passed")
+}
+
+/// A call up to its response's headers.
+pub(super) struct Call {
+    state: State,
+    /// Moves on to the body; a call that is over has none.
+    ticket: Option<Ticket>,
+}
+
+enum State {
+    Running(BoxFuture<Response<Body>, Infallible>),
+    /// Answered without a handler.
+    Answered(Response<Body>),
+}
+
+impl Future for Call {
+    type Output = Result<Response<CallBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(ticket) = &mut this.ticket else { return Poll::Pending };
+        let response = match &mut this.state {
+            State::Running(handler) => match ready!(ticket.guard(cx, |cx| handler.as_mut().poll(cx))) {
+                Ok(Ok(response)) => response,
+                Err(failure) => Status::from(failure).into_http(),
+            },
+            State::Answered(response) => std::mem::take(response),
+        };
+        // The handler goes now, whatever becomes of this future.
+        this.state = State::Answered(Response::default());
+        let Some(ticket) = this.ticket.take() else { return Poll::Pending };
+        Poll::Ready(Ok(response.map(|body| CallBody { body, ticket })))
+    }
+}
+
+/// A response's body: the call from its headers to its trailers. The call is over when this is dropped.
+#[derive(Debug)]
+pub(super) struct CallBody {
+    body: Body,
+    ticket: Ticket,
+}
+
+impl http_body::Body for CallBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        let body = &mut this.body;
+        let failure = match ready!(this.ticket.guard(cx, |cx| Pin::new(body).poll_frame(cx))) {
+            Ok(None) => return Poll::Ready(None),
+            Ok(Some(Ok(frame))) => return Poll::Ready(Some(Ok(frame))),
+            Ok(Some(Err(status))) => status,
+            Err(failure) => failure.into(),
+        };
+        // The stream is dropped, and nothing follows the trailers.
+        this.body = Body::empty();
+        this.ticket.deadline = None;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers(&failure)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(3);
+    if status.add_header(&mut trailers).is_err() {
+        // Words that are no header: the code is what counts.
+        trailers.insert(Status::GRPC_STATUS, HeaderValue::from(i32::from(status.code())));
+    }
+    trailers
+}

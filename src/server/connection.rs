@@ -1,0 +1,189 @@
+//! The sockets: accepts connections, and speaks HTTP/2 on each of them until it ends or is told to.
+//!
+//! Connections are tasks of the runtime that this is called on. It knows nothing of gRPC beyond a future for each request.
+
+use std::{
+    io,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hyper::{body::Incoming, server::conn::http2::Builder, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::{sleep, timeout},
+};
+
+use super::call::Calls;
+use crate::{limits::Limits, service::streams};
+
+/// Request bytes on their way in one connection. h2 closes healthy connections when it is small and messages are.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Request bytes on their way in one stream: a message of common size comes in one round trip.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+/// Response bytes that one stream holds for a client that does not read. hyper takes 400 KiB.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+
+/// Bytes of a request's headers, as HTTP/2 counts them.
+const HEADER_LIST_BYTES: u32 = 16 << 10;
+
+/// A connection is pinged after this long, so that a peer that is gone is noticed…
+const PING_EVERY: Duration = Duration::from_secs(10);
+
+/// …when it does not answer for so long.
+const PING_ANSWER: Duration = Duration::from_secs(5);
+
+/// A client that connects and says nothing is let go after this long. HTTP/2 has no timer of its own for that.
+const FIRST_WORD: Duration = Duration::from_secs(10);
+
+/// A connection that is told to go away, and carries no stream for this long, is closed whether it has heard it or not.
+const GOODBYE: Duration = Duration::from_millis(250);
+
+/// Accepts and serves connections until `stop` turns true; returns when the last of them has ended.
+///
+/// # Cancel safety
+///
+/// Dropping it cuts every connection.
+pub(super) async fn serve(listener: TcpListener, calls: Arc<Calls>, limits: &Limits, mut stop: watch::Receiver<bool>) {
+    let http = http(limits);
+    let mut connections = JoinSet::new();
+    let mut pause = Pause::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = turned(&mut stop) => break,
+            Some(ended) = connections.join_next() => log_panic(ended),
+            stream = accept(&listener, &mut pause), if connections.len() < limits.connections_max => {
+                connections.spawn(connection(stream, http.clone(), Arc::clone(&calls), stop.clone()));
+            }
+        }
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        log_panic(ended);
+    }
+}
+
+fn log_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection panicked");
+    }
+}
+
+async fn turned(stop: &mut watch::Receiver<bool>) {
+    // An error means that nobody is left to say it: then it is time to stop as well.
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+fn http(limits: &Limits) -> Builder<TokioExecutor> {
+    let mut http = Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new())
+        .max_concurrent_streams(u32::try_from(limits.streams_max).unwrap_or(u32::MAX))
+        .max_header_list_size(HEADER_LIST_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_ANSWER)
+        .auto_date_header(false);
+    http
+}
+
+/// One connection, from its first byte to its last.
+async fn connection(
+    stream: TcpStream,
+    http: Builder<TokioExecutor>,
+    calls: Arc<Calls>,
+    mut stop: watch::Receiver<bool>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY was not set");
+    }
+    // hyper can't be told to go away before the handshake (hyper#4170): a client that is silent is not handed to it.
+    tokio::select! {
+        () = turned(&mut stop) => return,
+        spoken = timeout(FIRST_WORD, stream.readable()) => if !matches!(spoken, Ok(Ok(()))) { return },
+    }
+
+    // Every open call holds one of these, and the service below holds one more.
+    let token = Arc::new(());
+    let open = Arc::downgrade(&token);
+    let long_streams = streams::Connection::default();
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(long_streams.clone());
+        calls.call(request, Arc::clone(&token))
+    });
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        ended = connection.as_mut() => return log_end(ended),
+        () = turned(&mut stop) => connection.as_mut().graceful_shutdown(),
+    }
+
+    // GOAWAY is sent, and open streams may end. A peer that does not answer is not waited for; two looks, because what a
+    // stream sent last may still be on its way at the first.
+    let mut idle = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => return log_end(ended),
+            () = sleep(GOODBYE) => {}
+        }
+        let was_idle = std::mem::replace(&mut idle, open.strong_count() <= 1);
+        if idle && was_idle {
+            return;
+        }
+    }
+}
+
+fn log_end(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        // Clients go away in many ways, and none is the server's fault.
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Accepts one connection, however long it takes.
+async fn accept(listener: &TcpListener, pause: &mut Pause) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                pause.length = Pause::MIN;
+                return stream;
+            }
+            Err(error) => pause.after(&error).await,
+        }
+    }
+}
+
+/// The time out after an accept that failed. Out of file descriptors, accept fails at once and for ever: without a pause
+/// it would take a whole core, and without bounds the log.
+#[derive(Debug)]
+struct Pause {
+    length: Duration,
+    logged: Option<Instant>,
+}
+
+impl Pause {
+    const MIN: Duration = Duration::from_millis(5);
+    const MAX: Duration = Duration::from_millis(100);
+    const LOG_EVERY: Duration = Duration::from_secs(5);
+
+    fn new() -> Self {
+        Self { length: Self::MIN, logged: None }
+    }
+
+    async fn after(&mut self, error: &io::Error) {
+        if self.logged.is_none_or(|logged| logged.elapsed() >= Self::LOG_EVERY) {
+            self.logged = Some(Instant::now());
+            tracing::warn!(%error, "no connection can be accepted");
+        }
+        let length = self.length;
+        self.length = (length * 2).min(Self::MAX);
+        sleep(length).await;
+    }
+}

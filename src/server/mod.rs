@@ -1,0 +1,112 @@
+//! The server: serves an application over gRPC on a listener, until it is told to stop; then it drains.
+//!
+//! It knows sockets and calls, and no bucket. [`serve`] returns within [`Options::drain_timeout`] of the signal, whatever
+//! clients do. An admitted unary call finishes if its handler does in half of that time; a call that was not admitted was
+//! not executed, and says so.
+
+mod call;
+mod connection;
+mod deadline;
+mod gate;
+mod health;
+mod intake;
+mod router;
+#[cfg(test)]
+mod tests;
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt as _;
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use self::{call::Calls, gate::Gate, health::Health, router::Router};
+use crate::limits::Limits;
+
+pub use self::router::GrpcService;
+
+/// What is served.
+pub trait Application: Send + Sync + 'static {
+    /// The service, as tonic generates it.
+    type Service: GrpcService;
+
+    /// The service; asked for once.
+    fn service(&self) -> Self::Service;
+
+    /// Takes down what lives beyond a call, and tells the streams that are open to end with DRAINING.
+    ///
+    /// It is called once, when no unary call is left or will come. A long stream that was let in just before may still
+    /// reach its handler afterwards, and is to be told the same. What is not done by the deadline is cut off.
+    fn drain(&self, deadline: Instant) -> impl Future<Output = ()> + Send;
+}
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The bounds on calls, streams and connections.
+    pub limits: Limits,
+    /// From the signal to the return of [`serve`], at most.
+    pub drain_timeout: Duration,
+}
+
+/// Serves `application` on `listener` until `shutdown` is ready, then drains, and returns.
+///
+/// # Cancel safety
+///
+/// Dropping it cuts every connection at once.
+pub async fn serve(
+    listener: TcpListener,
+    application: impl Application,
+    options: Options,
+    shutdown: impl Future<Output = ()>,
+) {
+    let Options { limits, drain_timeout } = options;
+    let health = Health::new();
+    let gate = Arc::new(Gate::default());
+    let calls = Calls::new(Router::new(application.service(), health.clone()), Arc::clone(&gate), &limits);
+    let (stop, stopped) = watch::channel(false);
+
+    let connections = connection::serve(listener, Arc::new(calls), &limits, stopped);
+    let drain = async {
+        shutdown.await;
+        drain(&application, &health, &gate, &stop, drain_timeout).await;
+    };
+    tokio::select! {
+        () = connections => tracing::info!("drained"),
+        () = drain => tracing::warn!("the drain timeout has passed: what was left is cut"),
+    }
+}
+
+/// The steps of a shutdown, each with its share of the time; it returns when that is up.
+async fn drain(
+    application: &impl Application,
+    health: &Health,
+    gate: &Gate,
+    stop: &watch::Sender<bool>,
+    total: Duration,
+) {
+    let start = Instant::now();
+    tracing::info!(calls = gate.count(), timeout = ?total, "draining");
+
+    // Still accepting: whoever comes now is told DRAINING, which is better than a refused connection.
+    health.drain();
+    gate.close();
+
+    if timeout_at(start + total / 2, gate.empty()).await.is_err() {
+        tracing::warn!(calls = gate.count(), "calls are not over in half of the drain timeout");
+    }
+
+    let deadline = start + total * 3 / 4;
+    let application = AssertUnwindSafe(application.drain(deadline)).catch_unwind();
+    match timeout_at(deadline, application).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => tracing::error!("the application panicked while draining"),
+        Err(_) => tracing::warn!("the application is not drained in three quarters of the drain timeout"),
+    }
+
+    stop.send_replace(true);
+    sleep_until(start + total).await;
+}
