@@ -1,5 +1,6 @@
 //! pail: named buckets of state over gRPC.
 
+pub mod client;
 pub mod limits;
 pub mod service;
 
