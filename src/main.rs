@@ -25,7 +25,7 @@ Exit codes:
 
 /// Named buckets of state over gRPC: isolated, supervised, watched, and they tell you when they die and why
 #[derive(Debug, Parser)]
-#[command(name = "pail", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "pail", version, after_help = EXAMPLES, max_term_width = 100, arg_required_else_help = false)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

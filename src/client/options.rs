@@ -25,7 +25,7 @@ pub(super) type Client = BucketServiceClient<Channel>;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Client options")]
 pub struct Options {
-    /// The server: HOST[:PORT], or the same after http://
+    /// The server: HOST or HOST:PORT (4040 if it is left out), with or without http:// before it
     #[arg(long, global = true, env = "PAIL_ADDR", value_name = "ADDRESS", default_value = "http://127.0.0.1:4040")]
     pub addr: Address,
 

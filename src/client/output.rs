@@ -31,12 +31,6 @@ pub(super) struct Output<'a> {
     pub to: &'a mut dyn Write,
 }
 
-impl fmt::Debug for Output<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Output").field("format", &self.format).field("is_terminal", &self.is_terminal).finish()
-    }
-}
-
 impl Output<'_> {
     /// Prints one line, of the text or of the JSON.
     pub(super) fn line(&mut self, text: impl fmt::Display, json: &impl ToJson) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    env,
+    env, fs,
     io::{self, Write},
     path::PathBuf,
 };
@@ -65,10 +65,21 @@ fn editor(client: Client) -> Reedline {
         .with_partial_completions(true)
         .with_quick_completions(true);
     // Without a place for its history the shell is a shell still.
-    match history_path().and_then(|path| FileBackedHistory::with_file(SHELL_HISTORY_LINES_MAX, path).ok()) {
+    match history() {
         Some(history) => editor.with_history(Box::new(history)),
         None => editor,
     }
+}
+
+/// The lines of earlier sessions, in a file that only its owner can read: values may be secrets.
+fn history() -> Option<FileBackedHistory> {
+    let path = history_path()?;
+    fs::create_dir_all(path.parent()?).ok()?;
+    let mut file = fs::OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
+    file.append(true).create(true).open(&path).ok()?;
+    FileBackedHistory::with_file(SHELL_HISTORY_LINES_MAX, path).ok()
 }
 
 /// Where the XDG specification puts what a program remembers; relative paths are to be ignored.
