@@ -406,7 +406,7 @@ mod tests {
         bucket.call(Delete { key: key("b"), expected: None }).unwrap().unwrap();
         assert_eq!(summary(&bucket), (4, 1, BUCKET_BYTES + 101));
 
-        bucket.stop(Reason::Normal.into()).unwrap();
+        bucket.stop(&Reason::Normal.into()).unwrap();
         drop(bucket.take_remains());
         assert_eq!(budget.used(), 0);
     }

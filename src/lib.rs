@@ -1,7 +1,11 @@
 //! pail: named buckets of state over gRPC.
 
+#[cfg(not(panic = "unwind"))]
+compile_error!("a panic ends one bucket, not the server: build with `panic = \"unwind\"`");
+
 pub mod bucket;
 pub mod budget;
+pub mod client;
 pub mod clock;
 pub mod config;
 #[cfg(any(test, feature = "test-hooks"))]
@@ -10,6 +14,7 @@ pub mod limits;
 pub mod name;
 pub mod process;
 pub mod registry;
+pub mod serve;
 pub mod server;
 pub mod service;
 pub mod signals;

@@ -13,8 +13,7 @@ const MIB: usize = 1 << 20;
 /// The bounds that an operator can set. The defaults are [`Limits::default`]'s.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Limits")]
-#[allow(clippy::struct_field_names)] // `_max` is the house's name for a bound
-#[allow(clippy::doc_markdown)] // these docs are the help as well, which has no backticks
+#[allow(clippy::doc_markdown, clippy::struct_field_names)] // the docs are the help; `_max` is our name for a bound
 pub struct Limits {
     /// Bytes of a bucket's name; more is INVALID_NAME
     #[arg(long, value_name = "BYTES", default_value_t = 255, value_parser = bounded(1, KIB))]
@@ -144,8 +143,27 @@ pub const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(15);
 /// The shortest heartbeat a Watch can ask for; a shorter one is `INVALID_OPTION`.
 pub const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 
+/// The longest heartbeat a Watch can ask for: a day.
+pub const HEARTBEAT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Bytes of `grpc-status-details-bin`: what is longer loses its details, never its code. Clients refuse headers of 8 KiB.
 pub const STATUS_DETAILS_BYTES_MAX: usize = 4 * KIB;
+
+/// Bytes of one answer that the client accepts, and of a value that it reads from a file or from standard input: a little
+/// above what a server sends by default, so that the server's own `TOO_LARGE` is what a user sees.
+pub const CLIENT_BYTES_MAX: usize = 4 * MIB + 64 * KIB;
+
+/// Bytes of one line that the shell reads; a longer one is answered with an error and skipped.
+pub const SHELL_LINE_BYTES_MAX: usize = 4 * MIB;
+
+/// Bucket names that the shell offers for completion.
+pub const SHELL_COMPLETIONS_MAX: usize = 50;
+
+/// How long the shell waits for those names; then it offers none.
+pub const SHELL_COMPLETION_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Lines that the shell remembers; older ones are forgotten.
+pub const SHELL_HISTORY_LINES_MAX: usize = 1_000;
 
 fn bounded(min: usize, max: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
     move |text| match text.parse() {

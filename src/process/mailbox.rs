@@ -26,7 +26,8 @@ pub(super) struct Mailbox<C> {
 }
 
 enum Queue<C> {
-    /// Boxed when there is something to keep: most processes never have anything.
+    /// Boxed when there is something to keep: most processes never have anything, and there are millions of them.
+    #[allow(clippy::box_collection)]
     Open(Option<Box<VecDeque<Message<C>>>>),
     /// The process is dead; what comes is refused.
     Closed,

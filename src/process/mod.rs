@@ -43,7 +43,7 @@
 //! stack.cast(Push("world".into()))?;
 //! assert_eq!(stack.call(Pop), Ok(Some("world".into())));
 //!
-//! stack.stop(Reason::Normal.into())?;
+//! stack.stop(&Reason::Normal.into())?;
 //! assert!(stack.call(Pop).is_err());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -290,7 +290,7 @@ impl<S: GenServer> Process<S> {
     ///
     /// # Errors
     /// [`NoProc`] where it was dead already, or died of what was in its mailbox.
-    pub fn stop(&self, exit: Exit) -> Result<(), NoProc> {
+    pub fn stop(&self, exit: &Exit) -> Result<(), NoProc> {
         let mut turn = Turn::begin(self);
         turn.drain();
         if !self.is_alive() {

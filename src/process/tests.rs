@@ -71,7 +71,7 @@ fn exits(process: &Process<Witness>) -> Vec<Reason> {
 }
 
 fn stop(process: &Process<Witness>, reason: Reason) {
-    process.stop(reason.into()).unwrap();
+    process.stop(&reason.into()).unwrap();
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_process_that_stops_itself_still_replies() {
     impl Call<()> for Once {
         type Reply = &'static str;
         fn handle_call(&mut self, (): (), me: &mut Context<'_, Self>) -> &'static str {
-            me.stop(Reason::Normal.into());
+            me.stop(&Reason::Normal.into());
             "bye"
         }
     }
@@ -389,8 +389,8 @@ fn terminate_comes_last_and_what_it_does_changes_no_reason() {
     }
     let terminated = Arc::new(AtomicUsize::new(0));
     let process = Process::start("last", Last(Arc::clone(&terminated)));
-    process.stop(Reason::Expired.into()).unwrap();
-    assert_eq!(process.stop(Reason::Normal.into()), Err(NoProc));
+    process.stop(&Reason::Expired.into()).unwrap();
+    assert_eq!(process.stop(&Reason::Normal.into()), Err(NoProc));
     assert_eq!(terminated.load(Ordering::Relaxed), 1);
     assert_eq!(process.why(), Some(Reason::Expired.into()));
 }

@@ -91,7 +91,7 @@ impl<'a, S: GenServer> Turn<'a, S> {
         };
         match (death, info) {
             (Some(exit), _) => {
-                self.die(exit);
+                self.die(&exit);
                 Ok(())
             }
             (None, Info::Exit { .. }) if !traps => Ok(()),
@@ -108,13 +108,13 @@ impl<'a, S: GenServer> Turn<'a, S> {
         match catch_unwind(AssertUnwindSafe(|| handler(state, &mut me))) {
             Ok(reply) => {
                 if let Some(exit) = me.exit {
-                    self.die(exit);
+                    self.die(&exit);
                 }
                 Ok(reply)
             }
             Err(payload) => {
                 let exit = Exit::crashed(payload.as_ref());
-                self.die(exit.clone());
+                self.die(&exit);
                 Err(CallError::Crashed(exit))
             }
         }
@@ -126,13 +126,13 @@ impl<'a, S: GenServer> Turn<'a, S> {
 
     /// Ends the process: `terminate`, then everyone whom it concerns has the news in the mailbox, then it is dead. Who finds
     /// it dead and then asks one of those finds that they know.
-    pub(super) fn die(&mut self, exit: Exit) {
+    pub(super) fn die(&mut self, exit: &Exit) {
         let Some(state) = self.living() else { return };
         // The process ends either way, and for the reason that it had: a panic in its last words changes nothing.
-        drop(catch_unwind(AssertUnwindSafe(|| state.terminate(&exit))));
+        drop(catch_unwind(AssertUnwindSafe(|| state.terminate(exit))));
 
         let process = self.process;
-        let concerned = process.sever(&exit);
+        let concerned = process.sever(exit);
         process.0.alive.store(false, Ordering::Release);
         let unread = process.0.mailbox.close();
         for peer in concerned {

@@ -186,9 +186,9 @@ impl Delivery {
                 // Others on this thread come first, and then what came meanwhile.
                 cx.waker().wake_by_ref();
             }
-            Poll::Pending
+            Poll::<()>::Pending
         })
-        .await
+        .await;
     }
 }
 

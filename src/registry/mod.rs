@@ -32,13 +32,16 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-pub(crate) use self::delivery::{Inbox, Interest};
 use self::{
     delivery::Delivery,
     index::Index,
     log::Log,
     reaper::Reaper,
-    registrar::{Create, Monitor, PageOfNames, Registrar, Stop},
+    registrar::{Create, Monitor, MonitorsSet, PageOfNames, Registrar, Stop},
+};
+pub(crate) use self::{
+    delivery::{Inbox, Interest},
+    registrar::Page as Snapshot,
 };
 pub use self::{
     error::Error,
@@ -278,7 +281,7 @@ impl Registry {
 
     /// Moves what the registrar has handed over to those who watch, for ever. Somebody must run this, or they hear nothing.
     pub async fn run(&self) {
-        self.shared.delivery.run().await
+        self.shared.delivery.run().await;
     }
 
     /// Moves what there is now, once: what [`run`](Self::run) does whenever there is something.
@@ -292,7 +295,7 @@ impl Registry {
             self.shared.gave_up_waker.register(cx.waker());
             if self.shared.gave_up.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
         })
-        .await
+        .await;
     }
 
     /// Ends buckets with [`Reason::Shutdown`], until there is none or `enough` says so; how many are left.
@@ -341,11 +344,7 @@ impl Registry {
 
     /// Sets monitors, whose DOWNs go to `inbox`: for each target its ref, and the bucket if it lives. And the revision as of
     /// which they are set.
-    pub(crate) fn monitor(
-        &self,
-        targets: &[Target<'_>],
-        inbox: &Arc<Inbox>,
-    ) -> Result<(Vec<(MonitorRef, Option<BucketId>)>, Revision), Error> {
+    pub(crate) fn monitor(&self, targets: &[Target<'_>], inbox: &Arc<Inbox>) -> Result<(MonitorsSet, Revision), Error> {
         self.registrar(Monitor { targets, inbox })
     }
 
@@ -366,7 +365,7 @@ impl Registry {
 
     /// The living bucket of this name, and of this id if one is given.
     fn find(&self, name: BucketName<'_>, id: Option<u64>) -> Result<Process<Bucket>, Error> {
-        let found = self.shared.index.get(name.as_str()).filter(|bucket| bucket.is_alive());
+        let found = self.shared.index.get(name.as_str()).filter(Process::is_alive);
         found.filter(|bucket| id.is_none_or(|id| id == bucket.identity().id.get())).ok_or(Error::BucketNotFound)
     }
 
@@ -404,8 +403,6 @@ impl Registry {
         })
     }
 }
-
-pub(crate) use self::registrar::Page as Snapshot;
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

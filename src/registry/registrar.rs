@@ -20,6 +20,7 @@ pub(super) struct Registrar {
 
 impl Registrar {
     /// Starts a registrar, from the buckets that live.
+    #[allow(clippy::mutable_key_type)] // the order is that of the identity, which never changes
     pub(super) fn start(shared: &Arc<Shared>) -> Process<Self> {
         let names = shared.index.all().into_iter().map(ByName).collect();
         let registrar = Process::start("registrar", Self { shared: Arc::clone(shared), names });
@@ -147,7 +148,7 @@ impl Call<Stop<'_>> for Registrar {
 
     fn handle_call(&mut self, stop: Stop<'_>, _: &mut Context<'_, Self>) -> Self::Reply {
         let bucket = self.living(stop.name, stop.id).ok_or(Error::BucketNotFound)?;
-        let stopped = bucket.stop(stop.exit.clone());
+        let stopped = bucket.stop(stop.exit);
         let revision = self.bury(&bucket);
         // Where it died of something else first, this call found no bucket.
         let (Ok(()), Some(revision)) = (stopped, revision) else { return Err(Error::BucketNotFound) };
@@ -188,6 +189,9 @@ impl Call<PageOfNames<'_>> for Registrar {
     }
 }
 
+/// For each target its ref, and the bucket if it lives.
+pub(crate) type MonitorsSet = Vec<(MonitorRef, Option<BucketId>)>;
+
 #[derive(Clone, Copy)]
 pub(super) struct Monitor<'a> {
     pub(super) targets: &'a [Target<'a>],
@@ -195,7 +199,7 @@ pub(super) struct Monitor<'a> {
 }
 
 impl Call<Monitor<'_>> for Registrar {
-    type Reply = (Vec<(MonitorRef, Option<BucketId>)>, Revision);
+    type Reply = (MonitorsSet, Revision);
 
     fn handle_call(&mut self, Monitor { targets, inbox }: Monitor<'_>, _: &mut Context<'_, Self>) -> Self::Reply {
         let set = |target: &Target<'_>| match self.living(target.name.as_str(), target.id) {

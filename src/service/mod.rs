@@ -1,5 +1,150 @@
-//! The contract over the core: one handler for each RPC.
+//! The contract over the core: one handler for each RPC, and each only checks, converts, calls the core and converts.
+//!
+//! It knows no socket. Every error of the core becomes a [`Failure`] here, and every [`Failure`] a status.
 
 pub mod codec;
+mod convert;
+mod entries;
+mod lifecycle;
+mod page;
 pub mod status;
 pub mod streams;
+mod watch;
+
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+pub use self::watch::WatchStream;
+use self::{
+    status::{Failure, Reason, quoted},
+    streams::LongStreams,
+};
+use crate::{
+    name::{BucketName, Invalid, Key},
+    pb::{self, bucket_service_server::BucketService},
+    registry::Registry,
+};
+
+/// The service, over a registry.
+#[derive(Clone, Debug)]
+pub struct Buckets {
+    registry: Registry,
+    streams: LongStreams,
+}
+
+impl Buckets {
+    /// Serves what is in `registry`, within its limits.
+    #[must_use]
+    pub fn new(registry: Registry) -> Self {
+        let limits = registry.limits();
+        let streams = LongStreams::new(limits.long_streams_max, limits.long_streams_total_max);
+        Self { registry, streams }
+    }
+
+    fn name<'a>(&self, text: &'a str) -> Result<BucketName<'a>, Failure> {
+        BucketName::parse(text, self.registry.limits()).map_err(|why| invalid(Reason::InvalidName, "bucket", text, why))
+    }
+
+    fn key<'a>(&self, text: &'a str) -> Result<Key<'a>, Failure> {
+        Key::parse(text, self.registry.limits()).map_err(|why| invalid(Reason::InvalidKey, "key", text, why))
+    }
+
+    /// What the items of a page may take: a message, less the token and the rest of it.
+    fn page_bytes_max(&self) -> usize {
+        let limits = self.registry.limits();
+        limits.message_bytes_max.saturating_sub(4 * limits.key_bytes_max.max(limits.name_bytes_max) + 1_024)
+    }
+}
+
+fn invalid(reason: Reason, field: &str, text: &str, why: Invalid) -> Failure {
+    let failure = Failure::new(reason, format!("the {field} {} is refused: {why}", quoted(text))).field(field);
+    match why {
+        Invalid::Empty { max } => failure.limit(max, 0),
+        Invalid::TooLong { max, actual } => failure.limit(max, actual),
+        Invalid::Control { .. } => failure,
+    }
+}
+
+/// Refuses a field that is not served yet, where it is set.
+fn unserved(field: &'static str, set: bool) -> Result<(), Failure> {
+    if !set {
+        return Ok(());
+    }
+    Err(Failure::new(Reason::Unimplemented, format!("{field} is not served yet: leave it unset")).field(field))
+}
+
+fn answer<T>(answer: Result<T, Failure>) -> Result<Response<T>, Status> {
+    Ok(Response::new(answer?))
+}
+
+/// Answers for an RPC that is not served yet.
+fn unserved_rpc<T>(rpc: &str) -> Result<T, Status> {
+    Err(Failure::new(Reason::Unimplemented, format!("{rpc} is not served yet")).into())
+}
+
+type Never<T> = futures_util::stream::Empty<Result<T, Status>>;
+
+#[async_trait]
+impl BucketService for Buckets {
+    type PipelineStream = Never<pb::PipelineResponse>;
+    type WatchStream = WatchStream;
+    type LinkStream = Never<pb::LinkResponse>;
+
+    async fn create(&self, request: Request<pb::CreateRequest>) -> Result<Response<pb::CreateResponse>, Status> {
+        answer(self.create_bucket(request.get_ref()))
+    }
+
+    async fn lookup(&self, request: Request<pb::LookupRequest>) -> Result<Response<pb::LookupResponse>, Status> {
+        answer(self.lookup_bucket(request.get_ref()))
+    }
+
+    async fn list(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {
+        answer(self.list_buckets(request.get_ref()))
+    }
+
+    async fn stop(&self, request: Request<pb::StopRequest>) -> Result<Response<pb::StopResponse>, Status> {
+        answer(self.stop_bucket(request.get_ref()))
+    }
+
+    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+        answer(self.put_entry(request.into_inner()))
+    }
+
+    async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
+        answer(self.get_entry(request.into_inner()))
+    }
+
+    async fn delete(&self, request: Request<pb::DeleteRequest>) -> Result<Response<pb::DeleteResponse>, Status> {
+        answer(self.delete_entry(request.get_ref()))
+    }
+
+    async fn add(&self, _: Request<pb::AddRequest>) -> Result<Response<pb::AddResponse>, Status> {
+        unserved_rpc("Add")
+    }
+
+    async fn touch(&self, _: Request<pb::TouchRequest>) -> Result<Response<pb::TouchResponse>, Status> {
+        unserved_rpc("Touch")
+    }
+
+    async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<pb::ScanResponse>, Status> {
+        answer(self.scan_entries(request.get_ref()))
+    }
+
+    async fn transact(&self, _: Request<pb::TransactRequest>) -> Result<Response<pb::TransactResponse>, Status> {
+        unserved_rpc("Transact")
+    }
+
+    async fn pipeline(
+        &self,
+        _: Request<Streaming<pb::PipelineRequest>>,
+    ) -> Result<Response<Self::PipelineStream>, Status> {
+        unserved_rpc("Pipeline")
+    }
+
+    async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<WatchStream>, Status> {
+        answer(self.watch_buckets(request.get_ref(), request.extensions()))
+    }
+
+    async fn link(&self, _: Request<Streaming<pb::LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
+        unserved_rpc("Link")
+    }
+}

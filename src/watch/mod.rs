@@ -82,8 +82,13 @@ pub struct Response {
 /// What a [`Response`] holds.
 #[derive(Debug)]
 pub enum Update {
-    /// The first: the monitors, in the order asked.
-    Started(Vec<Monitored>),
+    /// The first.
+    Started {
+        /// Which registry it is.
+        registry_id: String,
+        /// The monitors, in the order asked.
+        monitors: Vec<Monitored>,
+    },
     /// Some events, in order.
     Events(Vec<Notice>),
     /// What was there has been sent.
@@ -221,11 +226,12 @@ impl Watch {
             match self.stage {
                 Stage::Start => {
                     self.stage = Stage::Snapshot;
-                    let monitors = match &mut self.source {
+                    let (registry, monitors) = match &mut self.source {
                         Source::Names(names) => names.monitors(),
-                        Source::Prefix(_) => Vec::new(),
+                        Source::Prefix(prefix) => (prefix.registry(), Vec::new()),
                     };
-                    return Poll::Ready(Some(Ok(self.respond(Update::Started(monitors)))));
+                    let registry_id = registry.id().to_owned();
+                    return Poll::Ready(Some(Ok(self.respond(Update::Started { registry_id, monitors }))));
                 }
                 Stage::Snapshot => {
                     let page = match &mut self.source {

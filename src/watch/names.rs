@@ -49,9 +49,9 @@ impl NamesWatch {
         Ok((watch, since))
     }
 
-    /// The monitors, in the order asked.
-    pub(super) fn monitors(&mut self) -> Vec<Monitored> {
-        mem::take(&mut self.monitors)
+    /// The registry, and the monitors in the order asked.
+    pub(super) fn monitors(&mut self) -> (&Registry, Vec<Monitored>) {
+        (&self.seat.registry, mem::take(&mut self.monitors))
     }
 
     /// Some of those that were not there.

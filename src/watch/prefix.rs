@@ -45,6 +45,10 @@ impl PrefixWatch {
         Self { seat, prefix: prefix.into(), began, cursor: began, told }
     }
 
+    pub(super) fn registry(&self) -> &Registry {
+        &self.seat.registry
+    }
+
     pub(super) fn cursor(&self) -> Revision {
         self.cursor
     }

@@ -75,7 +75,7 @@ fn hear(registry: &Registry, watch: &mut Watch) -> Vec<Said> {
             Poll::Ready(Some(Err(End::Lagged { resume }))) => said.push(Said::Lagged(resume.map(Revision::get))),
             Poll::Ready(Some(Err(End::Failed(error)))) => panic!("{error}"),
             Poll::Ready(Some(Ok(response))) => match response.update {
-                Update::Started(monitors) => {
+                Update::Started { monitors, .. } => {
                     said.push(Said::Started(monitors.iter().map(|set| set.id.map_or(0, BucketId::get)).collect()));
                 }
                 Update::Events(notices) => said.extend(notices.into_iter().map(|notice| {
@@ -200,7 +200,7 @@ fn what_happens_during_a_snapshot_is_told_once_and_in_order() {
     let ids: Vec<u64> = names.iter().map(|name| create(&registry, name)).collect();
     let (early, late) = (0, names.len() - 1);
     let mut watch = by_prefix(&registry, "n");
-    assert!(matches!(poll(&mut watch), Poll::Ready(Some(Ok(Response { update: Update::Started(_), .. })))));
+    assert!(matches!(poll(&mut watch), Poll::Ready(Some(Ok(Response { update: Update::Started { .. }, .. })))));
     let Poll::Ready(Some(Ok(Response { update: Update::Events(first), revision }))) = poll(&mut watch) else {
         panic!("the first page")
     };

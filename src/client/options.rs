@@ -1,0 +1,142 @@
+//! What every client command takes: which server, how long to wait for it, and how to print what it says.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use clap::Args;
+use http::uri::Authority;
+use tonic::{
+    Request,
+    transport::{Channel, Endpoint},
+};
+
+use super::{error::Error, output::Format};
+use crate::{limits::CLIENT_BYTES_MAX, pb::bucket_service_client::BucketServiceClient};
+
+/// A connection's own sign of life, so that a watch notices a peer that vanished without a word.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+const PORT_DEFAULT: u16 = 4040;
+
+/// The generated client, over tonic's channel.
+pub(super) type Client = BucketServiceClient<Channel>;
+
+/// The options of every client command.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Client options")]
+pub struct Options {
+    /// The server: HOST or HOST:PORT (4040 if it is left out), with or without http:// before it
+    #[arg(long, global = true, env = "PAIL_ADDR", value_name = "ADDRESS", default_value = "http://127.0.0.1:4040")]
+    pub addr: Address,
+
+    /// How to print answers and errors: lines for people and pipes, or JSON with the API's field names
+    #[arg(long, short, global = true, value_name = "FORMAT", default_value = "text")]
+    pub output: Format,
+
+    /// How long to wait for a connection, and for each answer: a whole number of ms, s, m, h or d
+    #[arg(long, global = true, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+impl Options {
+    /// Connects, within the timeout.
+    pub(super) async fn connect(&self) -> Result<Client, Error> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.addr))
+            .map_err(|error| Error::unreachable(&error))?
+            .connect_timeout(self.timeout)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        let channel = endpoint.connect().await.map_err(|error| Error::unreachable(&error))?;
+        Ok(BucketServiceClient::new(channel).max_decoding_message_size(CLIENT_BYTES_MAX))
+    }
+
+    /// A unary request, with the timeout as its deadline.
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.timeout);
+        request
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_test() -> Self {
+        Self {
+            addr: Address(Authority::from_static("127.0.0.1:4040")),
+            output: Format::Text,
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A host and a port.
+#[derive(Clone, Debug)]
+pub struct Address(Authority);
+
+impl FromStr for Address {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const ALLOWED: &str = "must be HOST, HOST:PORT or http://HOST:PORT";
+        let host = match text.split_once("://") {
+            None => text,
+            Some(("http", rest)) => rest,
+            Some(("https", _)) => return Err("https is not supported; use http://HOST:PORT"),
+            Some(_) => return Err(ALLOWED),
+        };
+        let host: Authority = host.trim_end_matches('/').parse().map_err(|_| ALLOWED)?;
+        let has_port = host.as_str().len() > host.host().len(); // a port of no digits, or out of range, is one too
+        match (has_port, host.port_u16()) {
+            _ if host.as_str().contains('@') => Err(ALLOWED),
+            (true, Some(_)) => Ok(Self(host)),
+            (true, None) => Err(ALLOWED),
+            (false, _) => format!("{host}:{PORT_DEFAULT}").parse().map(Self).map_err(|_| ALLOWED),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Parses `500ms`, `5s`, `2m`, `1h` or `7d`, from 1 ms to 10 years.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    const DURATION_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("must be a whole number with its unit, such as 500ms, 5s, 2m, 1h or 7d".to_owned()),
+    };
+    let duration = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit_ms)).map(Duration::from_millis);
+    duration.filter(|it| !it.is_zero() && *it <= DURATION_MAX).ok_or_else(|| "must be 1ms to 10 years".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_needs_neither_scheme_nor_port() {
+        let parsed = |text: &str| text.parse().map(|address: Address| address.to_string());
+        assert_eq!(parsed("db:1").unwrap(), "db:1");
+        assert_eq!(parsed("db").unwrap(), "db:4040");
+        assert_eq!(parsed("http://127.0.0.1:4040/").unwrap(), "127.0.0.1:4040");
+        assert_eq!(parsed("[::1]").unwrap(), "[::1]:4040");
+        for wrong in ["", "https://db", "ftp://db", "db:x", "db:99999", "db:", "db/path", "a b", "me@db:1"] {
+            parsed(wrong).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_duration_has_a_unit_and_bounds() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "5", "s", "0s", "-1s", "1.5s", "5 s", "99999d", "99999999999999999999s"] {
+            duration(wrong).unwrap_err();
+        }
+    }
+}

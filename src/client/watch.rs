@@ -1,0 +1,224 @@
+//! `watch`: a line for each event, as it happens.
+
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value as Json, json};
+use tokio::time::timeout;
+use tonic::Status;
+
+use super::{
+    error::{EXIT_INTERRUPTED, Error},
+    json::{ToJson as _, reason_name},
+    lifecycle::time,
+    options::{Options, duration},
+    output::{Escaped, Format, Output},
+    value,
+};
+use crate::{
+    limits::HEARTBEAT_DEFAULT,
+    pb::{EventKind, Incarnation, WatchRequest, event::Event, watch_response::Response},
+};
+
+/// Tells what becomes of buckets: when each goes down, and why
+///
+/// Prints a line for each event: the time, CREATED or DOWN, the name and the id; then, for a DOWN, the reason and the
+/// detail, and "initial" for a bucket that lived already. Names and incarnations get exactly one DOWN each (NOPROC where
+/// there is no such bucket), and after the last one the watch ends. A prefix is watched until Ctrl-C. JSON holds the
+/// stream's other messages too, and with each the revision to resume after.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  pail watch shopping                        ends when the bucket does
+  pail watch --prefix ''                     every bucket, for ever
+  pail watch --prefix user/ --kinds down -o json
+  pail watch --incarnation shopping:1764000000000001")]
+pub struct Watch {
+    #[command(flatten)]
+    target: Target,
+    /// Only events of these kinds, with commas between them [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "KIND")]
+    kinds: Vec<Kind>,
+    /// Leave out the buckets that live already
+    #[arg(long)]
+    skip_initial: bool,
+    /// How long the server may be silent before it sends a sign of life: 1s at least [default: 15s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    heartbeat: Option<Duration>,
+    /// Tell on standard error when the watch is started, when it is up to date, and of each heartbeat
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+/// Exactly one of these.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct Target {
+    /// The names of buckets; a name given twice is told of twice
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Every bucket whose name begins with this; '' is all of them
+    #[arg(long)]
+    prefix: Option<String>,
+    /// A bucket by its name and its id; may be given again
+    #[arg(long, value_name = "NAME:ID", value_parser = incarnation)]
+    incarnation: Vec<Incarnation>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    Created,
+    Down,
+}
+
+impl From<Kind> for EventKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Created => Self::Created,
+            Kind::Down => Self::Down,
+        }
+    }
+}
+
+fn incarnation(text: &str) -> Result<Incarnation, &'static str> {
+    const ALLOWED: &str = "must be NAME:ID, such as shopping:1764000000000001";
+    let (bucket, id) = text.rsplit_once(':').ok_or(ALLOWED)?; // a name may hold colons, an id can't
+    Ok(Incarnation { bucket: bucket.to_owned(), bucket_id: id.parse().map_err(|_| ALLOWED)? })
+}
+
+impl Watch {
+    pub(super) async fn run(self, options: &Options, out: &mut Output<'_>) -> Result<(), Error> {
+        tokio::spawn(exit_at_interrupt());
+        // The heartbeat is a promise that can be held against the server: two of them missed is a lost connection.
+        let silence_max = self.heartbeat.unwrap_or(HEARTBEAT_DEFAULT) * 2 + options.timeout;
+        let request = self.request();
+        let mut client = options.connect().await?;
+        let stream = timeout(options.timeout, client.watch(request)).await.map_err(|_| silent(options.timeout))?;
+        let mut stream = stream?.into_inner();
+        let mut bookmark = 0;
+        while let Some(answer) = timeout(silence_max, stream.message()).await.map_err(|_| silent(silence_max))?? {
+            let revision = answer.revision;
+            let note = |what: &str| json!({ what: {}, "revision": revision });
+            match answer.response {
+                Some(Response::Started(started)) => {
+                    let text = format!("watching registry {}", Escaped(&started.registry_id));
+                    self.note(&text, &json!({ "started": started.to_json(), "revision": revision }), out)?;
+                }
+                Some(Response::Events(events)) => {
+                    let count = events.events.len();
+                    for (i, event) in events.events.into_iter().filter_map(|event| event.event).enumerate() {
+                        // The response's revision holds once its last event is handled; until then, the one before.
+                        let mut json = event.to_json();
+                        json["revision"] = if i + 1 == count { revision } else { bookmark }.into();
+                        out.line(text(&event), &json)?;
+                    }
+                }
+                Some(Response::Synced(_)) => self.note("up to date", &note("synced"), out)?,
+                Some(Response::Heartbeat(_)) => self.note("heartbeat", &note("heartbeat"), out)?,
+                Some(Response::Draining(_)) => out.line("-\tDRAINING", &note("draining"))?,
+                None => {} // of a later version of the API
+            }
+            bookmark = revision;
+            out.to.flush()?;
+        }
+        Ok(())
+    }
+
+    fn request(&self) -> WatchRequest {
+        WatchRequest {
+            buckets: self.target.names.clone(),
+            incarnations: self.target.incarnation.clone(),
+            prefix: self.target.prefix.clone(),
+            kinds: self.kinds.iter().map(|&kind| EventKind::from(kind).into()).collect(),
+            skip_initial: self.skip_initial,
+            heartbeat: self.heartbeat.and_then(|heartbeat| heartbeat.try_into().ok()),
+            ..WatchRequest::default()
+        }
+    }
+
+    /// What is no event: a line of JSON, or a line on standard error for who wants it.
+    fn note(&self, text: &str, json: &Json, out: &mut Output<'_>) -> io::Result<()> {
+        match out.format {
+            Format::Json => out.json(json),
+            Format::Text if self.verbose => writeln!(io::stderr(), "pail: {text}"),
+            Format::Text => Ok(()),
+        }
+    }
+}
+
+/// Ends the process from a task of its own: the watch may be held up in a write, by a reader that has paused. Nothing is
+/// lost, for every event was flushed.
+async fn exit_at_interrupt() {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        std::process::exit(EXIT_INTERRUPTED.into());
+    }
+}
+
+/// The server is there and says nothing.
+fn silent(limit: Duration) -> Error {
+    Status::unavailable(format!("silent for {limit:?}")).into()
+}
+
+fn text(event: &Event) -> String {
+    match event {
+        Event::Created(created) => {
+            let initial = if created.initial { "\tinitial" } else { "" };
+            format!("{}\tCREATED\t{}\t{}{initial}", time(created.time), Escaped(&created.bucket), created.bucket_id)
+        }
+        Event::Down(down) => format!(
+            "{}\tDOWN\t{}\t{}\t{}\t{}",
+            time(down.time),
+            Escaped(&down.bucket),
+            down.bucket_id,
+            reason_name(down),
+            Escaped(&down.detail)
+        ),
+        Event::Put(put) => {
+            let entry = put.entry.clone().unwrap_or_default();
+            let (kind, value) = value::fields(entry.value.as_ref());
+            let (bucket, key) = (Escaped(&put.bucket), Escaped(&entry.key));
+            format!("-\tPUT\t{bucket}\t{}\t{key}\t{}\t{kind}\t{value}", put.bucket_id, entry.version)
+        }
+        Event::Deleted(deleted) => {
+            let (bucket, key) = (Escaped(&deleted.bucket), Escaped(&deleted.key));
+            format!("-\tDELETED\t{bucket}\t{}\t{key}\t{}", deleted.bucket_id, deleted.version)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::Timestamp;
+
+    use super::*;
+    use crate::pb::{CreatedEvent, DownEvent, Reason};
+
+    #[test]
+    fn an_event_is_one_line_whatever_it_holds() {
+        let time = Some(Timestamp { seconds: 1_764_000_000, nanos: 0 });
+        let down = DownEvent {
+            bucket: "a b".into(),
+            bucket_id: 7,
+            reason: Reason::Crashed.into(),
+            detail: "two\nlines".into(),
+            time,
+            ..DownEvent::default()
+        };
+        assert_eq!(text(&Event::Down(down)), "2025-11-24T16:00:00Z\tDOWN\ta b\t7\tCRASHED\ttwo\\nlines");
+
+        let created = CreatedEvent { bucket: "b".into(), bucket_id: 7, initial: true, time, ..CreatedEvent::default() };
+        assert_eq!(text(&Event::Created(created)), "2025-11-24T16:00:00Z\tCREATED\tb\t7\tinitial");
+    }
+
+    #[test]
+    fn an_incarnation_is_a_name_that_may_hold_colons_and_an_id() {
+        let parsed = incarnation("user:ann:12").unwrap();
+        assert_eq!((parsed.bucket.as_str(), parsed.bucket_id), ("user:ann", 12));
+        for wrong in ["shopping", "shopping:", "shopping:x", "shopping:-1"] {
+            incarnation(wrong).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `pail serve`: the registry, the service over it, and the server around both.
+
+use std::{future::Future, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    task::{JoinSet, spawn_blocking},
+    time::Instant,
+};
+
+use crate::{
+    clock::SystemClock,
+    config::Serve,
+    pb::bucket_service_server::BucketServiceServer,
+    registry::Registry,
+    server::{self, Application, Options},
+    service::Buckets,
+    signals, telemetry,
+};
+
+/// The arguments or the address are no good; as for any other command.
+const USAGE: u8 = 2;
+
+/// How a server came to its end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ended {
+    /// It was told to stop.
+    Asked,
+    /// Its registry crashed too often.
+    GaveUp,
+}
+
+/// Runs the server until it is told to stop; what is wrong with its configuration is one line on stderr.
+pub async fn run(config: &Serve) -> ExitCode {
+    match start(config).await {
+        Ok((listener, address, shutdown)) => {
+            tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "listening");
+            let registry = Registry::start(config.limits.clone(), Arc::new(SystemClock::default()), random_id());
+            let options = Options { limits: config.limits.clone(), drain_timeout: config.drain_timeout };
+            match serve(listener, registry, options, shutdown).await {
+                Ended::Asked => ExitCode::SUCCESS,
+                Ended::GaveUp => ExitCode::FAILURE,
+            }
+        }
+        Err(line) => {
+            eprintln!("pail: {line}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+async fn start(config: &Serve) -> Result<(TcpListener, SocketAddr, impl Future<Output = ()>), String> {
+    config.check()?;
+    telemetry::install(config.log_format, &config.log_level)
+        .map_err(|error| format!("--log-level {:?} is refused: {error}", config.log_level))?;
+    let shutdown = signals::shutdown_signal().map_err(|error| format!("signals can't be heard: {error}"))?;
+    let refused = |error| format!("can't listen on {}: {error}; choose another with --listen", config.listen);
+    let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address, shutdown))
+}
+
+/// Serves `registry` on `listener` until `shutdown` is ready or the registry gives up, then drains and returns.
+///
+/// # Cancel safety
+/// Dropping it cuts every connection at once.
+pub async fn serve(
+    listener: TcpListener,
+    registry: Registry,
+    options: Options,
+    shutdown: impl Future<Output = ()>,
+) -> Ended {
+    let mut ended = Ended::Asked;
+    // On drop this stops what it runs.
+    let mut deliveries = JoinSet::new();
+    deliveries.spawn({
+        let registry = registry.clone();
+        async move { registry.run().await }
+    });
+    let until = async {
+        tokio::select! {
+            () = shutdown => {}
+            () = registry.gave_up() => ended = Ended::GaveUp,
+        }
+    };
+    server::serve(listener, Pail(registry.clone()), options, until).await;
+    ended
+}
+
+struct Pail(Registry);
+
+impl Application for Pail {
+    type Service = BucketServiceServer<Buckets>;
+
+    fn service(&self) -> Self::Service {
+        // The server has seen to the size before a message is decoded, and answers with the contract's error.
+        BucketServiceServer::new(Buckets::new(self.0.clone())).max_decoding_message_size(usize::MAX)
+    }
+
+    async fn drain(&self, deadline: Instant) {
+        let registry = self.0.clone();
+        let shut_down = spawn_blocking(move || registry.shut_down(|| Instant::now() + DRAIN_MARGIN >= deadline));
+        match shut_down.await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(left)) => tracing::warn!(left, "no time to take all buckets down one by one"),
+            Ok(Err(error)) => tracing::error!(%error, "buckets could not be taken down one by one"),
+            Err(error) => tracing::error!(%error, "taking buckets down failed"),
+        }
+        self.0.end();
+    }
+}
+
+/// What is left of the time after buckets were taken down, for those who watch to hear of it.
+const DRAIN_MARGIN: Duration = Duration::from_millis(200);
+
+/// An id that no other registry has.
+fn random_id() -> String {
+    let mut bytes = [0; 16];
+    if getrandom::fill(&mut bytes).is_err() {
+        // No randomness: the time of the start tells this registry from the one before.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        bytes = now.as_nanos().to_le_bytes();
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,226 @@
+//! Between the core's types and the contract's messages: one function for each pair.
+
+use std::time::Duration;
+
+use prost_types::Timestamp;
+
+use super::status::{Failure, Reason, quoted};
+use crate::{
+    bucket,
+    budget::OverBudget,
+    limits::Limits,
+    name, pb, process,
+    registry::{Description, Error},
+    value::Value,
+    watch,
+};
+
+/// Wall-clock time since 1970, as a timestamp.
+pub(super) fn timestamp(since_1970: Duration) -> Timestamp {
+    Timestamp {
+        seconds: i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(since_1970.subsec_nanos()).unwrap_or_default(),
+    }
+}
+
+pub(super) fn count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// The value of a Put, checked.
+pub(super) fn value(value: Option<pb::Value>, limits: &Limits) -> Result<Value, Failure> {
+    use pb::value::Kind;
+    let Some(kind) = value.and_then(|value| value.kind) else {
+        let words = "the value is unset: text, data, integer, number or flag is required";
+        return Err(Failure::new(Reason::InvalidValue, words).field("value"));
+    };
+    let value = match kind {
+        Kind::Text(text) => Value::Text(text.into_boxed_str()),
+        Kind::Data(data) => Value::Data(data.into_boxed_slice()),
+        Kind::Integer(integer) => Value::Integer(integer),
+        Kind::Number(number) => Value::Number(number),
+        Kind::Flag(flag) => Value::Flag(flag),
+    };
+    let (limit, actual) = (limits.value_bytes_max, value.heap_bytes());
+    if actual > limit {
+        let words = format!("the value has {actual} bytes; {limit} are allowed");
+        return Err(Failure::new(Reason::TooLarge, words).field("value").limit(limit, actual));
+    }
+    Ok(value)
+}
+
+pub(super) fn to_value(value: Value) -> pb::Value {
+    use pb::value::Kind;
+    let kind = match value {
+        Value::Text(text) => Kind::Text(text.into_string()),
+        Value::Data(data) => Kind::Data(data.into_vec()),
+        Value::Integer(integer) => Kind::Integer(integer),
+        Value::Number(number) => Kind::Number(number),
+        Value::Flag(flag) => Kind::Flag(flag),
+    };
+    pb::Value { kind: Some(kind) }
+}
+
+pub(super) fn to_entry(entry: bucket::Entry) -> pb::Entry {
+    pb::Entry {
+        key: entry.key.into_string(),
+        value: entry.value.map(to_value),
+        version: entry.version.0,
+        expire_time: None,
+    }
+}
+
+pub(super) fn to_bucket(bucket: &Description) -> pb::Bucket {
+    pb::Bucket {
+        name: bucket.name.to_string(),
+        id: bucket.id.get(),
+        create_revision: name::Revision::from(bucket.id).get(),
+        version: bucket.summary.version.0,
+        entry_count: count(bucket.summary.entry_count),
+        byte_size: count(bucket.summary.byte_size),
+        create_time: Some(timestamp(bucket.created_at)),
+        expire_time: None,
+    }
+}
+
+fn to_reason(reason: process::Reason) -> pb::Reason {
+    match reason {
+        process::Reason::Normal => pb::Reason::Normal,
+        process::Reason::Shutdown => pb::Reason::Shutdown,
+        process::Reason::Killed => pb::Reason::Killed,
+        process::Reason::Expired => pb::Reason::Expired,
+        process::Reason::Crashed => pb::Reason::Crashed,
+        process::Reason::NoProc => pb::Reason::Noproc,
+        process::Reason::NoConnection => pb::Reason::Noconnection,
+        process::Reason::Linked => pb::Reason::Linked,
+    }
+}
+
+pub(super) fn to_watch_response(response: watch::Response) -> pb::WatchResponse {
+    use pb::watch_response::Response;
+    let revision = response.revision.map_or(0, name::Revision::get);
+    let response = match response.update {
+        watch::Update::Started { registry_id, monitors } => {
+            Response::Started(pb::WatchStarted { registry_id, monitors: monitors.iter().map(to_monitor).collect() })
+        }
+        watch::Update::Events(notices) => {
+            Response::Events(pb::WatchEvents { events: notices.into_iter().map(to_event).collect() })
+        }
+        watch::Update::Synced => Response::Synced(pb::WatchSynced {}),
+        watch::Update::Heartbeat => Response::Heartbeat(pb::WatchHeartbeat {}),
+        watch::Update::Draining => Response::Draining(pb::WatchDraining {}),
+    };
+    pb::WatchResponse { revision, response: Some(response) }
+}
+
+fn to_monitor(set: &watch::Monitored) -> pb::Monitor {
+    pb::Monitor {
+        r#ref: set.monitor.get(),
+        bucket: set.name.to_string(),
+        bucket_id: set.id.map_or(0, name::BucketId::get),
+    }
+}
+
+fn to_event(notice: watch::Notice) -> pb::Event {
+    use pb::event::Event;
+    let r#ref = notice.monitor.map_or(0, process::MonitorRef::get);
+    let bucket = notice.name.to_string();
+    let bucket_id = notice.id.unwrap_or_default();
+    let revision = notice.revision.get();
+    let time = Some(timestamp(notice.time));
+    let event = match notice.kind {
+        watch::NoticeKind::Created { initial } => {
+            Event::Created(pb::CreatedEvent { r#ref, bucket, bucket_id, revision, time, initial })
+        }
+        watch::NoticeKind::Down { exit, version } => Event::Down(pb::DownEvent {
+            r#ref,
+            bucket,
+            bucket_id,
+            reason: to_reason(exit.reason).into(),
+            detail: exit.detail().to_owned(),
+            version: version.0,
+            revision,
+            time,
+        }),
+    };
+    pb::Event { event: Some(event) }
+}
+
+/// What a request was about, for the words and the facts of its errors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject<'a> {
+    pub(super) bucket: &'a str,
+    pub(super) bucket_id: Option<u64>,
+    pub(super) key: &'a str,
+}
+
+impl Subject<'_> {
+    /// The error, as the client sees it.
+    pub(super) fn failure(self, error: Error) -> Failure {
+        let bucket = quoted(self.bucket);
+        let failure = match error {
+            Error::BucketNotFound => {
+                let words = match self.bucket_id {
+                    None => format!("no bucket {bucket}"),
+                    Some(id) => format!("no bucket {bucket} with the id {id}"),
+                };
+                Failure::new(Reason::BucketNotFound, words).resource("bucket", self.bucket)
+            }
+            Error::TooManyBuckets { limit } => {
+                let words = format!("there are {limit} buckets, and no more are allowed");
+                Failure::new(Reason::TooManyBuckets, words).quota("buckets", limit)
+            }
+            Error::Bucket(error) => self.refusal(error),
+            Error::BucketCrashed { id, exit } => {
+                let words = format!("this call crashed bucket {bucket}, which is gone: {}", exit.detail());
+                Failure::new(Reason::BucketCrashed, words).with("bucket_id", id)
+            }
+            Error::RegistryCrashed(exit) => {
+                Failure::new(Reason::Panic, format!("this call met a fault of the server's: {}", exit.detail()))
+            }
+            Error::GaveUp => Failure::new(Reason::Draining, "the server ends after too many faults: nothing was done"),
+        };
+        self.facts(failure)
+    }
+
+    fn refusal(self, error: bucket::Error) -> Failure {
+        let (bucket, key) = (quoted(self.bucket), quoted(self.key));
+        match error {
+            bucket::Error::KeyNotFound => {
+                Failure::new(Reason::KeyNotFound, format!("no key {key} in bucket {bucket}")).resource("key", self.key)
+            }
+            bucket::Error::VersionMismatch { actual } => {
+                let words = match actual.0 {
+                    0 => format!("key {key} is absent, which is version 0: another was expected"),
+                    actual => format!("key {key} is at version {actual}: another was expected"),
+                };
+                Failure::new(Reason::VersionMismatch, words).with("actual_version", actual)
+            }
+            bucket::Error::TooManyEntries { limit } => {
+                let words = format!("bucket {bucket} has {limit} entries, and no more are allowed");
+                Failure::new(Reason::TooManyEntries, words).quota("entries", limit)
+            }
+            bucket::Error::BucketFull { limit } => {
+                let words = format!("bucket {bucket} would take more than {limit} bytes");
+                Failure::new(Reason::OutOfMemory, words).quota("bucket_bytes", limit)
+            }
+            bucket::Error::OverBudget(OverBudget { limit }) => {
+                let words = format!("all buckets together would take more than {limit} bytes");
+                Failure::new(Reason::OutOfMemory, words).quota("memory_bytes", limit)
+            }
+        }
+    }
+
+    fn facts(self, mut failure: Failure) -> Failure {
+        if !self.bucket.is_empty() {
+            failure = failure.with("bucket", self.bucket);
+        }
+        if !self.key.is_empty() {
+            failure = failure.with("key", self.key);
+        }
+        match self.bucket_id {
+            Some(id) => failure.with("bucket_id", id),
+            None => failure,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Watch: a core watch with heartbeats, as a stream of responses.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::Stream;
+use http::Extensions;
+use tokio::time::{Instant, Sleep, sleep};
+use tonic::Status;
+
+use super::{
+    Buckets,
+    convert::{Subject, to_watch_response},
+    status::{Failure, Reason},
+    streams::Permit,
+    unserved,
+};
+use crate::{
+    limits::{HEARTBEAT_DEFAULT, HEARTBEAT_MAX, HEARTBEAT_MIN},
+    pb::{self, EventKind},
+    registry::{Error, Target},
+    watch::{End, Initial, Kinds, Watch},
+};
+
+impl Buckets {
+    pub(super) fn watch_buckets(
+        &self,
+        request: &pb::WatchRequest,
+        extensions: &Extensions,
+    ) -> Result<WatchStream, Failure> {
+        refuse_unserved(request)?;
+        let (every, kinds) = (heartbeat(request)?, kinds(request)?);
+        let targets = self.targets(request)?;
+        let permit = self.streams.admit(extensions)?;
+        let watch = match &request.prefix {
+            Some(prefix) => {
+                let initial = if request.skip_initial { Initial::Skipped } else { Initial::Sent };
+                Watch::prefix(self.registry.clone(), prefix, kinds, initial)
+            }
+            None => Watch::names(self.registry.clone(), &targets, kinds).map_err(failure)?,
+        };
+        Ok(WatchStream { watch, every, timer: Box::pin(sleep(every)), _permit: permit })
+    }
+
+    /// The names or the incarnations; none for a prefix.
+    fn targets<'a>(&self, request: &'a pb::WatchRequest) -> Result<Vec<Target<'a>>, Failure> {
+        let pb::WatchRequest { buckets, incarnations, prefix, .. } = request;
+        if [!buckets.is_empty(), !incarnations.is_empty(), prefix.is_some()].map(usize::from).iter().sum::<usize>() != 1
+        {
+            let words = "exactly one of buckets, incarnations and prefix is required (the empty prefix is all)";
+            return Err(Failure::new(Reason::InvalidOption, words).field("buckets"));
+        }
+        if prefix.is_none() && request.skip_initial {
+            let words = "skip_initial is set: only a watch by prefix has something to skip";
+            return Err(Failure::new(Reason::InvalidOption, words).field("skip_initial"));
+        }
+        let (limit, actual) = (self.registry.limits().watch_names_max, buckets.len() + incarnations.len());
+        if actual > limit {
+            let words = format!("the watch names {actual} buckets; {limit} are allowed");
+            let field = if buckets.is_empty() { "incarnations" } else { "buckets" };
+            return Err(Failure::new(Reason::TooLarge, words).field(field).limit(limit, actual));
+        }
+        let names = buckets.iter().map(|name| (name, None));
+        let lives = incarnations.iter().map(|life| (&life.bucket, Some(life.bucket_id)));
+        names.chain(lives).map(|(name, id)| Ok(Target { name: self.name(name)?, id })).collect()
+    }
+}
+
+/// What comes with a later release says so when it is asked for.
+fn refuse_unserved(request: &pb::WatchRequest) -> Result<(), Failure> {
+    unserved("entries", request.entries)?;
+    unserved("key_prefix", request.key_prefix.is_some())?;
+    unserved("keys_only", request.keys_only)?;
+    unserved("follow", request.follow)?;
+    unserved("after_revision", request.after_revision.is_some())?;
+    unserved("registry_id", request.registry_id.is_some())
+}
+
+fn kinds(request: &pb::WatchRequest) -> Result<Kinds, Failure> {
+    let mut kinds = Kinds { created: request.kinds.is_empty(), down: request.kinds.is_empty() };
+    for kind in &request.kinds {
+        match EventKind::try_from(*kind) {
+            Ok(EventKind::Created) => kinds.created = true,
+            Ok(EventKind::Down) => kinds.down = true,
+            Ok(EventKind::Put | EventKind::Deleted) => unserved("kinds", true)?,
+            Ok(EventKind::Unspecified) | Err(_) => {
+                let words = format!("{kind} is no kind of event: CREATED, DOWN, PUT and DELETED are");
+                return Err(Failure::new(Reason::InvalidOption, words).field("kinds"));
+            }
+        }
+    }
+    Ok(kinds)
+}
+
+fn heartbeat(request: &pb::WatchRequest) -> Result<Duration, Failure> {
+    let Some(asked) = request.heartbeat else { return Ok(HEARTBEAT_DEFAULT) };
+    let heartbeat = Duration::try_from(asked).ok();
+    heartbeat.filter(|every| (HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(every)).ok_or_else(|| {
+        let words = format!("heartbeat is {asked}: {HEARTBEAT_MIN:?} to {HEARTBEAT_MAX:?} is allowed");
+        Failure::new(Reason::InvalidOption, words).field("heartbeat")
+    })
+}
+
+/// The responses of one Watch. A client that does not read is not written for: the stream is not polled then, and no
+/// heartbeat is queued.
+#[derive(Debug)]
+pub struct WatchStream {
+    watch: Watch,
+    /// The longest silence.
+    every: Duration,
+    timer: Pin<Box<Sleep>>,
+    _permit: Permit,
+}
+
+impl Stream for WatchStream {
+    type Item = Result<pb::WatchResponse, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let response = match Pin::new(&mut this.watch).poll_next(cx) {
+            Poll::Ready(Some(Ok(response))) => response,
+            Poll::Ready(Some(Err(end))) => return Poll::Ready(Some(Err(ended(end).into()))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {
+                ready!(this.timer.as_mut().poll(cx));
+                this.watch.heartbeat()
+            }
+        };
+        this.timer.as_mut().reset(Instant::now() + this.every);
+        Poll::Ready(Some(Ok(to_watch_response(response))))
+    }
+}
+
+fn ended(end: End) -> Failure {
+    match end {
+        End::Lagged { resume } => {
+            let words = "the watch was read too slowly, and the history has gone on without it";
+            let failure = Failure::new(Reason::WatcherLagged, words);
+            match resume {
+                Some(revision) => failure.with("resume_revision", revision),
+                None => failure,
+            }
+        }
+        End::Drained => Failure::new(Reason::Draining, "the server is draining: watch another one"),
+        End::Failed(error) => failure(error),
+    }
+}
+
+fn failure(error: Error) -> Failure {
+    Subject { bucket: "", bucket_id: None, key: "" }.failure(error)
+}
