@@ -5,7 +5,7 @@ use std::{env, fs, path::PathBuf};
 use prost_build as _; // the compiler behind tonic-prost-build; named for its version
 use protox::prost::Message as _;
 
-const PROTOS: [&str; 2] = ["pail/v1/pail.proto", "grpc/health/v1/health.proto"];
+const PROTOS: [&str; 3] = ["pail/v1/pail.proto", "grpc/health/v1/health.proto", "google/rpc/error_details.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");

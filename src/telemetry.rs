@@ -3,7 +3,10 @@
 //! Panics go the same way, so that nothing is printed past the log. Text that came from a client is recorded with `?`,
 //! which escapes it: no name can forge a line.
 
-use std::{io, panic, panic::PanicHookInfo};
+use std::{
+    io::{self, IsTerminal as _},
+    panic::{self, PanicHookInfo},
+};
 
 use clap::ValueEnum;
 use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
@@ -24,7 +27,10 @@ pub enum LogFormat {
 ///
 /// If the filter can't be read, or a subscriber is installed already.
 pub fn install(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let lines = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(EnvFilter::try_new(filter)?);
+    let lines = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_env_filter(EnvFilter::try_new(filter)?);
     match format {
         LogFormat::Text => lines.finish().try_init()?,
         LogFormat::Json => lines.json().finish().try_init()?,

@@ -153,7 +153,7 @@ fn a_process_that_stops_itself_still_replies() {
     impl Call<()> for Once {
         type Reply = &'static str;
         fn handle_call(&mut self, (): (), me: &mut Context<'_, Self>) -> &'static str {
-            me.stop(&Reason::Normal.into());
+            me.stop(Reason::Normal.into());
             "bye"
         }
     }
