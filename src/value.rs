@@ -18,7 +18,7 @@ pub enum Value {
 impl Value {
     /// Bytes that it has besides its slot in the map.
     #[must_use]
-    pub fn heap_bytes(&self) -> usize {
+    pub const fn heap_bytes(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
             Self::Data(data) => data.len(),

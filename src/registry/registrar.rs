@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, convert::Infallible, ops::Bound, sync::Arc};
 
 use super::{Description, Error, Event, EventKind, Inbox, Shared, Target, describe, description, index::ByName};
 use crate::{
-    bucket::{BUCKET_BYTES, Bucket, Identity},
+    bucket::{Bucket, Identity, cost},
     name::{BucketId, BucketName, Revision},
     process::{Call, Context, Exit, GenServer, Info, MonitorRef, Process, Reason},
 };
@@ -111,7 +111,7 @@ impl Call<Create<'_>> for Registrar {
         if self.names.len() >= shared.limits.buckets_max {
             return Err(Error::TooManyBuckets { limit: shared.limits.buckets_max });
         }
-        let bucket = Bucket::new(shared.budget.charge(BUCKET_BYTES + name.len())?);
+        let bucket = Bucket::new(shared.budget.charge(cost::bucket(name))?);
         let summary = bucket.summary();
         // Nobody else appends: the revision of the event below is this one, and it is the bucket's id.
         let id = shared.log.revision().next().as_id();

@@ -8,7 +8,7 @@ use std::{
 
 use super::*;
 use crate::{
-    bucket::{self, BUCKET_BYTES, ENTRY_BYTES, Values},
+    bucket::{self, Values, cost},
     clock::ManualClock,
     hooks,
     process::Context,
@@ -173,11 +173,12 @@ fn there_are_as_many_buckets_as_there_may_be_and_a_refused_one_costs_nothing() {
 
 #[test]
 fn a_bucket_that_there_is_no_memory_for_is_refused_and_one_that_goes_makes_room() {
-    let registry = registry_with(Limits { memory_bytes_max: BUCKET_BYTES + 1 + ENTRY_BYTES + 5, ..Limits::default() });
+    let limit = cost::bucket("a");
+    let registry = registry_with(Limits { memory_bytes_max: limit, ..Limits::default() });
     create(&registry, "a");
-    put(&registry, "a", "milk").unwrap();
-    let over = bucket::Error::OverBudget(crate::budget::OverBudget { limit: BUCKET_BYTES + 1 + ENTRY_BYTES + 5 });
-    assert_eq!(registry.create(name("b")).unwrap_err(), Error::Bucket(over));
+    let over = Error::Bucket(bucket::Error::OverBudget(crate::budget::OverBudget { limit }));
+    assert_eq!(put(&registry, "a", "milk").unwrap_err(), over);
+    assert_eq!(registry.create(name("b")).unwrap_err(), over);
     stop(&registry, "a").unwrap();
     assert_eq!(registry.charged_bytes(), 0, "a death gives back exactly what was charged");
     create(&registry, "b");

@@ -3,6 +3,8 @@
 //! Every change takes the bucket's next version, which becomes the entry's. What a bucket holds is charged to the budget of
 //! all buckets before it is allocated, and the charge goes with the bucket. It does not know the registry.
 
+pub mod cost;
+
 use std::{collections::BTreeMap, convert::Infallible, fmt, ops::Bound, sync::Arc, time::Duration};
 
 use crate::{
@@ -12,12 +14,6 @@ use crate::{
     process::{Call, Context, GenServer},
     value::Value,
 };
-
-/// What a bucket without entries costs: the process, its place in two indexes, its monitor.
-pub const BUCKET_BYTES: usize = 400;
-
-/// What an entry costs besides its key and its value: its place in the map and two allocations.
-pub const ENTRY_BYTES: usize = 100;
 
 /// What never changes about a bucket.
 #[derive(Debug)]
@@ -102,7 +98,7 @@ pub struct Summary {
 }
 
 impl Bucket {
-    /// An empty bucket. `charge` covers [`BUCKET_BYTES`] and its name.
+    /// An empty bucket, for which [`cost::bucket`] was charged.
     #[must_use]
     pub fn new(charge: Charge) -> Self {
         Self { entries: BTreeMap::new(), version: Version::default(), charge }
@@ -132,8 +128,12 @@ impl Bucket {
         if old.is_none() && self.entries.len() >= limits.entries_max {
             return Err(Error::TooManyEntries { limit: limits.entries_max });
         }
-        let old = old.map_or(0, |record| entry_bytes(key.as_str(), &record.value));
-        let new = entry_bytes(key.as_str(), value);
+        let entries = self.entries.len();
+        let (old, place) = match old {
+            Some(record) => (cost::value(&record.value), 0),
+            None => (0, cost::key(key.as_str()) + cost::map(entries + 1) - cost::map(entries)),
+        };
+        let new = place + cost::value(value);
         if new <= old {
             self.charge.shrink(old - new);
             return Ok(());
@@ -143,10 +143,6 @@ impl Bucket {
         }
         Ok(self.charge.grow(new - old)?)
     }
-}
-
-fn entry_bytes(key: &str, value: &Value) -> usize {
-    ENTRY_BYTES + key.len() + value.heap_bytes()
 }
 
 impl GenServer for Bucket {
@@ -242,8 +238,10 @@ impl Call<Delete<'_>> for Bucket {
     fn handle_call(&mut self, delete: Delete<'_>, _: &mut Context<'_, Self>) -> Result<Deleted, Error> {
         crash_if_asked(delete.key);
         self.expect(delete.key, delete.expected)?;
+        let before = cost::map(self.entries.len());
         let entry = self.entries.remove_entry(delete.key.as_str()).map(|(key, record)| {
-            self.charge.shrink(entry_bytes(&key, &record.value));
+            let place = before - cost::map(self.entries.len());
+            self.charge.shrink(place + cost::key(&key) + cost::value(&record.value));
             self.version = self.version.next();
             Entry { key, value: Some(record.value), version: record.version }
         });
@@ -333,13 +331,13 @@ mod tests {
     };
 
     fn limits() -> Limits {
-        Limits { entries_max: 2, bucket_bytes_max: 1_000, ..Limits::default() }
+        Limits { entries_max: 2, bucket_bytes_max: 2_000, ..Limits::default() }
     }
 
     fn bucket(budget: &Arc<Budget>) -> Process<Bucket> {
         let id = crate::name::Revision::new(1 << 40).as_id();
         let identity = Identity { name: "b".into(), id, created_at: Duration::ZERO };
-        Process::start_as(id.into(), identity, Bucket::new(budget.charge(BUCKET_BYTES).unwrap()))
+        Process::start_as(id.into(), identity, Bucket::new(budget.charge(cost::bucket("b")).unwrap()))
     }
 
     fn key(text: &str) -> Key<'_> {
@@ -390,22 +388,29 @@ mod tests {
 
     #[test]
     fn a_refused_put_charges_nothing_and_a_death_gives_back_what_was_charged() {
-        let budget = Budget::new(BUCKET_BYTES + 350);
+        let entry = |text: &str| cost::key("k") + cost::value(&Value::Text(text.into()));
+        let (small, large) = ("x".repeat(100), "x".repeat(2_000));
+        let one = cost::bucket("b") + cost::map(1) + entry(&small);
+        let limit = cost::bucket("b") + cost::map(2) + 2 * entry(&small);
+        let budget = Budget::new(limit);
         let bucket = bucket(&budget);
-        put(&bucket, "a", &"x".repeat(99), None).unwrap();
-        assert_eq!(summary(&bucket), (1, 1, BUCKET_BYTES + 200));
+        put(&bucket, "a", &small, None).unwrap();
+        assert_eq!(summary(&bucket), (1, 1, one));
 
-        assert_eq!(put(&bucket, "b", &"x".repeat(50), None), Err(OverBudget { limit: BUCKET_BYTES + 350 }.into()));
-        assert_eq!(put(&bucket, "a", &"x".repeat(1_000), None), Err(Error::BucketFull { limit: 1_000 }));
-        assert_eq!((summary(&bucket), budget.used()), ((1, 1, BUCKET_BYTES + 200), BUCKET_BYTES + 200));
+        assert_eq!(put(&bucket, "b", &"x".repeat(200), None), Err(OverBudget { limit }.into()));
+        assert_eq!(put(&bucket, "a", &large, None), Err(Error::BucketFull { limit: 2_000 }));
+        assert_eq!((summary(&bucket), budget.used()), ((1, 1, one), one));
 
-        put(&bucket, "b", &"x".repeat(49), None).unwrap();
-        assert_eq!(budget.used(), BUCKET_BYTES + 350, "to the last byte");
+        put(&bucket, "b", &small, None).unwrap();
+        assert_eq!(budget.used(), limit, "to the last byte");
         put(&bucket, "a", "", None).unwrap();
         assert_eq!(put(&bucket, "c", "", None), Err(Error::TooManyEntries { limit: 2 }));
         bucket.call(Delete { key: key("b"), expected: None }).unwrap().unwrap();
-        assert_eq!(summary(&bucket), (4, 1, BUCKET_BYTES + 101));
+        assert_eq!(summary(&bucket), (4, 1, one - cost::value(&Value::Text(small.into()))));
+        bucket.call(Delete { key: key("a"), expected: None }).unwrap().unwrap();
+        assert_eq!(budget.used(), cost::bucket("b"));
 
+        put(&bucket, "a", "1", None).unwrap();
         bucket.stop(&Reason::Normal.into()).unwrap();
         drop(bucket.take_remains());
         assert_eq!(budget.used(), 0);
