@@ -1,6 +1,7 @@
 //! What is kept, what it costs, and that it is given back. A binary of its own, because it counts every allocation of it.
 
 #![allow(unsafe_code)] // a global allocator can't be had without
+#![allow(clippy::unwrap_used)] // as in all tests
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
