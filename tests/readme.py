@@ -302,7 +302,8 @@ def main():
         check_itself(server)
     with Server(pail) as server:
         wrong = run_all([session for session in found if session not in skipped], server)
-    print("\n\n".join(f"README.md, {words}" for words in wrong))
+    for words in wrong:
+        print(f"README.md, {words}\n")
     print(f"{len(found) - len(skipped)} sessions of README.md were run, and {len(wrong)} went wrong")
     for session in skipped:
         print(f"NOT RUN, for want of grpcurl: README.md, line {session.line}: $ {session.commands[0]}")
