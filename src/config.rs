@@ -6,8 +6,22 @@ use clap::Args;
 
 use crate::{limits::Limits, telemetry::LogFormat};
 
-/// The options of `pail serve`.
+/// Serves buckets over gRPC until it is told to stop
+///
+/// SIGTERM or SIGINT drains: calls that were let in finish, those who watch are told why, and the process ends within
+/// --drain-timeout. A second signal ends it at once. The log goes to stderr.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  pail serve
+  pail serve --listen '[::]:4040' --log-format json
+  pail serve --listen 127.0.0.1:0         a free port; the log says which
+
+Exit codes:
+  0    told to stop, and drained
+  1    its registry crashed too often
+  2    an option, the address or the port is no good
+  130  SIGINT came twice (143: SIGTERM)")]
 pub struct Serve {
     /// The address to listen on; port 0 takes a free one
     #[arg(long, env = "PAIL_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:4040")]
