@@ -64,7 +64,8 @@ pub(crate) enum Interest {
 /// The monitors of one bucket, nearly always one.
 type Monitors = SmallVec<[(MonitorRef, Arc<Inbox>); 1]>;
 
-/// Each lock here is a leaf.
+/// Below these locks there are only each other's, in this order: `delivering`, `monitors`, `deaths`, an inbox's, `watchers`.
+/// A task may be woken under them, which takes none.
 pub(super) struct Delivery {
     monitors: Mutex<HashMap<BucketId, Monitors>>,
     /// Deaths whose monitors were handed over and not told yet, in the order of revisions.
