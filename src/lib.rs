@@ -19,6 +19,7 @@ pub mod server;
 pub mod service;
 pub mod signals;
 pub mod telemetry;
+pub mod time_to_live;
 pub mod value;
 pub mod watch;
 

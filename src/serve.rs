@@ -83,8 +83,30 @@ pub async fn serve(
             () = registry.gave_up() => ended = Ended::GaveUp,
         }
     };
+    let timer = Timer::start(&registry);
     server::serve(listener, Pail(registry.clone()), options, until).await;
+    drop(timer);
     ended
+}
+
+/// The thread that ends what is past its time; it ends when this is dropped.
+struct Timer(Registry);
+
+impl Timer {
+    fn start(registry: &Registry) -> Self {
+        let runner = registry.clone();
+        let thread = std::thread::Builder::new().name("pail-timer".into()).spawn(move || runner.run_timer());
+        if let Err(error) = thread {
+            tracing::error!(%error, "no thread for the timer: what is past its time ends when it is asked for");
+        }
+        Self(registry.clone())
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 struct Pail(Registry);

@@ -25,4 +25,17 @@ impl Value {
             Self::Integer(_) | Self::Number(_) | Self::Flag(_) => 0,
         }
     }
+
+    /// Whether it is the same, in kind and in bits: a NaN is itself, and 0.0 is not -0.0.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Text(one), Self::Text(other)) => one == other,
+            (Self::Data(one), Self::Data(other)) => one == other,
+            (Self::Integer(one), Self::Integer(other)) => one == other,
+            (Self::Number(one), Self::Number(other)) => one.to_bits() == other.to_bits(),
+            (Self::Flag(one), Self::Flag(other)) => one == other,
+            _ => false,
+        }
+    }
 }

@@ -12,11 +12,12 @@ use std::{
 };
 
 use pail::{
+    bucket::{Begin, Put},
     clock::SystemClock,
     limits::Limits,
     name::{BucketName, Key},
     process::Reason,
-    registry::Registry,
+    registry::{Registry, Target},
     value::Value,
 };
 use parking_lot::Mutex;
@@ -65,17 +66,19 @@ fn registry() -> Registry {
 }
 
 fn create(registry: &Registry, text: &str) {
-    registry.create(BucketName::parse(text, registry.limits()).unwrap()).unwrap();
+    let life = Begin { ttl: None, idle_ttl: None };
+    registry.create(BucketName::parse(text, registry.limits()).unwrap(), life).unwrap();
 }
 
 fn stop(registry: &Registry, text: &str) {
     let name = BucketName::parse(text, registry.limits()).unwrap();
-    registry.stop(name, None, &Reason::Normal.into()).unwrap();
+    registry.stop(Target { name, id: None }, &Reason::Normal.into()).unwrap();
 }
 
 fn put(registry: &Registry, bucket: &str, key: &str, value: Value) {
     let (name, key) = (BucketName::parse(bucket, registry.limits()), Key::parse(key, registry.limits()));
-    registry.put(name.unwrap(), None, key.unwrap(), value, None).unwrap();
+    let put = Put { key: key.unwrap(), value, ttl: None, expected: None };
+    registry.ask(Target { name: name.unwrap(), id: None }, put).unwrap();
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -156,7 +159,8 @@ fn a_refused_put_keeps_nothing() {
     let (name, key) = (name.unwrap(), key.unwrap());
     let charged = registry.charged_bytes();
     let (refused, left) = allocated(|| {
-        (0..100).filter(|_| registry.put(name, None, key, Value::Data(vec![7; 20_000].into()), None).is_err()).count()
+        let put = || Put { key, value: Value::Data(vec![7; 20_000].into()), ttl: None, expected: None };
+        (0..100).filter(|_| registry.ask(Target { name, id: None }, put()).is_err()).count()
     });
     assert_eq!((refused, registry.charged_bytes()), (100, charged));
     assert!(left < 4_096, "{left} bytes are left of a hundred refusals");

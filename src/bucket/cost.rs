@@ -51,3 +51,8 @@ pub(super) const fn key(key: &str) -> usize {
 pub(super) const fn value(value: &Value) -> usize {
     block(value.heap_bytes())
 }
+
+/// A time to live of an entry: its place in the order of due times and in that of keys, which share the key.
+pub(super) const fn due(key: &str) -> usize {
+    block(key.len() + 16) + 96
+}

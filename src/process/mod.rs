@@ -62,7 +62,7 @@ use std::{
     fmt,
     num::NonZeroU64,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -329,6 +329,12 @@ impl<S: GenServer> Process<S> {
         if self.is_alive() { None } else { state.take() }
     }
 
+    /// A handle that does not keep the process alive.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakProcess<S> {
+        WeakProcess(Arc::downgrade(&self.0))
+    }
+
     fn peer(&self) -> Arc<dyn Peer> {
         Arc::clone(&self.0) as Arc<dyn Peer>
     }
@@ -343,6 +349,23 @@ impl<S: GenServer> Clone for Process<S> {
 impl<S: GenServer> fmt::Debug for Process<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Process({}, {})", self.0.pid, self.0.identity)
+    }
+}
+
+/// A handle to a process that does not keep it alive.
+pub struct WeakProcess<S: GenServer>(Weak<Inner<S>>);
+
+impl<S: GenServer> WeakProcess<S> {
+    /// The process, unless all its handles are gone.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Process<S>> {
+        self.0.upgrade().map(Process)
+    }
+}
+
+impl<S: GenServer> fmt::Debug for WeakProcess<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakProcess")
     }
 }
 

@@ -16,7 +16,10 @@ pub enum Error {
     },
     /// The bucket refused.
     #[error(transparent)]
-    Bucket(#[from] bucket::Error),
+    Bucket(bucket::Error),
+    /// An operation of a transaction was refused, and with it all of them.
+    #[error(transparent)]
+    Transact(bucket::TransactError),
     /// This very call crashed the bucket, which is down now.
     #[error("the call crashed bucket {id}: {exit}")]
     BucketCrashed {
@@ -31,6 +34,24 @@ pub enum Error {
     /// The registrar crashed too often: the server is about to end.
     #[error("the registry has given up")]
     GaveUp,
+}
+
+impl From<bucket::Error> for Error {
+    fn from(error: bucket::Error) -> Self {
+        match error {
+            bucket::Error::Expired => Self::BucketNotFound,
+            error => Self::Bucket(error),
+        }
+    }
+}
+
+impl From<bucket::TransactError> for Error {
+    fn from(error: bucket::TransactError) -> Self {
+        match error {
+            bucket::TransactError::Bucket(error) => error.into(),
+            error => Self::Transact(error),
+        }
+    }
 }
 
 impl From<OverBudget> for Error {

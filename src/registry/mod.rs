@@ -48,13 +48,13 @@ pub use self::{
     log::{Compacted, Event, EventKind},
 };
 use crate::{
-    bucket::{Bucket, Delete, Deleted, Describe, Get, Put, Scan, ScanPage, Summary},
+    bucket::{self, Begin, Bucket, Describe, Env, Peek, Summary, Tick},
     budget::Budget,
     clock::Clock,
-    limits::{Limits, RESTART_WINDOW, RESTARTS_MAX, STOP_BATCH},
-    name::{BucketId, BucketName, Key, Revision, Version},
-    process::{Call, CallError, Exit, MonitorRef, Process, Reason, RestartBudget, Supervised},
-    value::Value,
+    limits::{ALARM_BATCH, Limits, RESTART_WINDOW, RESTARTS_MAX, STOP_BATCH},
+    name::{BucketId, BucketName, Revision},
+    process::{Call, CallError, Exit, MonitorRef, Process, Reason, RestartBudget, Supervised, WeakProcess},
+    time_to_live::{Alarms, Due, Timeline},
 };
 
 /// A handle to the registry; cheap to clone.
@@ -70,9 +70,8 @@ pub struct Registry {
 /// What outlives the registrar.
 struct Shared {
     id: String,
-    limits: Limits,
+    env: Arc<Env>,
     clock: Arc<dyn Clock>,
-    budget: Arc<Budget>,
     index: Index,
     log: Log,
     delivery: Delivery,
@@ -108,7 +107,7 @@ pub struct ListPage {
     pub revision: Revision,
 }
 
-/// A bucket that a watcher asks for.
+/// A bucket that somebody asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
     /// Its name.
@@ -125,7 +124,6 @@ impl Registry {
         let first = Revision::new(u64::try_from(clock.wall().as_micros()).unwrap_or_default());
         let shared = Arc::new(Shared {
             id,
-            budget: Budget::new(limits.memory_bytes_max),
             index: Index::default(),
             log: Log::new(first, &limits),
             delivery: Delivery::new(first),
@@ -133,7 +131,12 @@ impl Registry {
             gave_up: AtomicBool::new(false),
             gave_up_waker: AtomicWaker::new(),
             ended: AtomicBool::new(false),
-            limits,
+            env: Arc::new(Env {
+                budget: Budget::new(limits.memory_bytes_max),
+                timeline: Timeline::new(Arc::clone(&clock)),
+                alarms: Alarms::default(),
+                limits,
+            }),
             clock: Arc::clone(&clock),
         });
         let budget = RestartBudget { restarts_max: RESTARTS_MAX, window: RESTART_WINDOW };
@@ -156,7 +159,7 @@ impl Registry {
     /// The bounds that it keeps.
     #[must_use]
     pub fn limits(&self) -> &Limits {
-        &self.shared.limits
+        &self.shared.env.limits
     }
 
     /// The last lifecycle event's revision.
@@ -168,7 +171,7 @@ impl Registry {
     /// Bytes that all buckets are charged for.
     #[must_use]
     pub fn charged_bytes(&self) -> usize {
-        self.shared.budget.used()
+        self.shared.env.budget.used()
     }
 
     /// How many monitors wait for a death.
@@ -177,20 +180,27 @@ impl Registry {
         self.shared.delivery.monitors()
     }
 
+    /// A due time on the wall clock, since 1970; `None` for never.
+    #[must_use]
+    pub fn wall(&self, due: Due) -> Option<Duration> {
+        self.shared.env.timeline.wall(due)
+    }
+
     /// The time, for those who need the registry's.
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {
         &*self.shared.clock
     }
 
-    /// Creates a bucket; or returns the one that lives under this name, and false. When this returns, everyone finds it.
+    /// Creates a bucket, with these times to live; or returns the one that lives under this name as it is, and false. When
+    /// this returns, everyone finds it.
     ///
     /// # Errors
     /// [`Error::TooManyBuckets`], or [`Error::Bucket`] where there is no memory for it.
-    pub fn create(&self, name: BucketName<'_>) -> Result<(Description, bool), Error> {
+    pub fn create(&self, name: BucketName<'_>, life: Begin) -> Result<(Description, bool), Error> {
         match self.lookup(name) {
             Ok(living) => Ok((living, false)),
-            Err(_) => self.registrar(Create { name })?,
+            Err(_) => self.registrar(Create { name, life })?,
         }
     }
 
@@ -199,8 +209,12 @@ impl Registry {
     /// # Errors
     /// [`Error::BucketNotFound`].
     pub fn lookup(&self, name: BucketName<'_>) -> Result<Description, Error> {
-        let bucket = self.find(name, None)?;
-        describe(&bucket).ok_or(Error::BucketNotFound)
+        let bucket = self.find(Target { name, id: None })?;
+        let described = describe(&bucket, Describe);
+        if described.is_none() {
+            self.shared.delivery.announce();
+        }
+        described.ok_or(Error::BucketNotFound)
     }
 
     /// Describes the living buckets whose names begin with `prefix` and come after `after`; at most `items_max`.
@@ -212,71 +226,71 @@ impl Registry {
         // Described outside the registrar, which has more to do; who dies in between is left out, as it might have been.
         let next_after = page.more.then(|| page.buckets.last().map(|last| Arc::clone(&last.identity().name))).flatten();
         Ok(ListPage {
-            buckets: page.buckets.iter().filter_map(describe).collect(),
+            buckets: page.buckets.iter().filter_map(|bucket| describe(bucket, Peek)).collect(),
             next_after,
             revision: page.revision,
         })
     }
 
-    /// Ends a bucket; with `id`, only that very one. When this returns the name is free.
+    /// Ends a bucket; with an id in `target`, only that very one. When this returns the name is free.
     ///
     /// # Errors
     /// [`Error::BucketNotFound`].
-    pub fn stop(&self, name: BucketName<'_>, id: Option<u64>, exit: &Exit) -> Result<(BucketId, Revision), Error> {
-        self.registrar(Stop { name: name.as_str(), id, exit })?
+    pub fn stop(&self, target: Target<'_>, exit: &Exit) -> Result<(BucketId, Revision), Error> {
+        self.registrar(Stop { name: target.name.as_str(), id: target.id, exit })?
     }
 
-    /// Sets an entry; where `expected` is given, only if it has that version, 0 for absent.
+    /// Asks a living bucket; with an id in `target`, only that very one. And which bucket it was.
     ///
     /// # Errors
-    /// [`Error::BucketNotFound`], [`Error::Bucket`], [`Error::BucketCrashed`].
-    pub fn put(
-        &self,
-        name: BucketName<'_>,
-        id: Option<u64>,
-        key: Key<'_>,
-        value: Value,
-        expected: Option<Version>,
-    ) -> Result<(BucketId, Version), Error> {
-        let (id, version) = self.enter(name, id, Put { key, value, expected, limits: self.limits() })?;
-        Ok((id, version?))
+    /// [`Error::BucketNotFound`], [`Error::BucketCrashed`], and what the bucket itself refuses.
+    pub fn ask<M, R, E>(&self, target: Target<'_>, message: M) -> Result<(BucketId, R), Error>
+    where
+        Bucket: Call<M, Reply = Result<R, E>>,
+        E: Into<Error>,
+    {
+        let bucket = self.find(target)?;
+        let id = bucket.identity().id;
+        let result = match bucket.call(message) {
+            Ok(Ok(reply)) => Ok((id, reply)),
+            Ok(Err(error)) => Err(error.into()),
+            Err(CallError::NoProc) => Err(Error::BucketNotFound),
+            Err(CallError::Crashed(exit)) => Err(Error::BucketCrashed { id, exit }),
+        };
+        if !bucket.is_alive() {
+            self.shared.delivery.announce();
+        }
+        result
     }
 
-    /// Reads an entry.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
-    pub fn get(
-        &self,
-        name: BucketName<'_>,
-        id: Option<u64>,
-        key: Key<'_>,
-    ) -> Result<(BucketId, (Value, Version)), Error> {
-        let (id, entry) = self.enter(name, id, Get { key })?;
-        Ok((id, entry?))
+    /// Ends what is past its time, for ever: buckets, and entries of buckets. Somebody must run this on a thread of its own,
+    /// or nothing expires but what is asked for. Returns once [`close`](Self::close) was called.
+    pub fn run_timer(&self) {
+        let Env { alarms, timeline, .. } = &*self.shared.env;
+        while alarms.wait(timeline) {
+            self.expire();
+        }
     }
 
-    /// Removes an entry, if it is there; where `expected` is given, only if it has that version, 0 for absent.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
-    pub fn delete(
-        &self,
-        name: BucketName<'_>,
-        id: Option<u64>,
-        key: Key<'_>,
-        expected: Option<Version>,
-    ) -> Result<(BucketId, Deleted), Error> {
-        let (id, deleted) = self.enter(name, id, Delete { key, expected })?;
-        Ok((id, deleted?))
+    /// Ends what is past its time now.
+    pub fn expire(&self) {
+        let Env { alarms, timeline, .. } = &*self.shared.env;
+        loop {
+            let due = alarms.take(timeline.now(), ALARM_BATCH);
+            if due.is_empty() {
+                return;
+            }
+            for bucket in due.iter().filter_map(WeakProcess::upgrade) {
+                // One that died meanwhile needs nothing more.
+                drop(bucket.call(Tick));
+            }
+            self.shared.delivery.announce();
+        }
     }
 
-    /// Reads a page of entries.
-    ///
-    /// # Errors
-    /// [`Error::BucketNotFound`], [`Error::BucketCrashed`].
-    pub fn scan(&self, name: BucketName<'_>, id: Option<u64>, scan: Scan<'_>) -> Result<(BucketId, ScanPage), Error> {
-        self.enter(name, id, scan)
+    /// Ends [`run_timer`](Self::run_timer).
+    pub fn close(&self) {
+        self.shared.env.alarms.close();
     }
 
     /// Moves what the registrar has handed over to those who watch, for ever. Somebody must run this, or they hear nothing.
@@ -364,30 +378,9 @@ impl Registry {
     }
 
     /// The living bucket of this name, and of this id if one is given.
-    fn find(&self, name: BucketName<'_>, id: Option<u64>) -> Result<Process<Bucket>, Error> {
+    fn find(&self, Target { name, id }: Target<'_>) -> Result<Process<Bucket>, Error> {
         let found = self.shared.index.get(name.as_str()).filter(Process::is_alive);
         found.filter(|bucket| id.is_none_or(|id| id == bucket.identity().id.get())).ok_or(Error::BucketNotFound)
-    }
-
-    fn enter<M>(
-        &self,
-        name: BucketName<'_>,
-        id: Option<u64>,
-        message: M,
-    ) -> Result<(BucketId, <Bucket as Call<M>>::Reply), Error>
-    where
-        Bucket: Call<M>,
-    {
-        let bucket = self.find(name, id)?;
-        let id = bucket.identity().id;
-        match bucket.call(message) {
-            Ok(reply) => Ok((id, reply)),
-            Err(CallError::NoProc) => Err(Error::BucketNotFound),
-            Err(CallError::Crashed(exit)) => {
-                self.shared.delivery.announce();
-                Err(Error::BucketCrashed { id, exit })
-            }
-        }
     }
 
     /// Asks the registrar, and then has those told whom the answer, or what it found in its mailbox, concerns.
@@ -410,8 +403,12 @@ impl fmt::Debug for Registry {
     }
 }
 
-fn describe(bucket: &Process<Bucket>) -> Option<Description> {
-    let summary = bucket.call(Describe).ok()?;
+/// Asks for the summary, by [`Describe`] or [`Peek`]; `None` where the bucket is dead, maybe because of it.
+fn describe<M>(bucket: &Process<Bucket>, message: M) -> Option<Description>
+where
+    Bucket: Call<M, Reply = Result<Summary, bucket::Error>>,
+{
+    let summary = bucket.call(message).ok()?.ok()?;
     Some(description(bucket, summary))
 }
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, convert::Infallible, ops::Bound, sync::Arc};
 
 use super::{Description, Error, Event, EventKind, Inbox, Shared, Target, describe, description, index::ByName};
 use crate::{
-    bucket::{Bucket, Identity, cost},
+    bucket::{Begin, Bucket, Describe, Identity, Peek},
     name::{BucketId, BucketName, Revision},
     process::{Call, Context, Exit, GenServer, Info, MonitorRef, Process, Reason},
 };
@@ -62,10 +62,11 @@ impl Registrar {
         Some(event.revision)
     }
 
-    /// The living bucket of this name. One that is dead, but whose DOWN has not come yet, is buried on the way.
+    /// The living bucket of this name. One that is past its time, or dead but whose DOWN has not come yet, is buried on the way.
     pub(super) fn living(&mut self, name: &str, id: Option<u64>) -> Option<Process<Bucket>> {
         let bucket = self.shared.index.get(name)?;
-        if !bucket.is_alive() {
+        // One that is past its time dies of the question.
+        if !bucket.is_alive() || !matches!(bucket.call(Peek), Ok(Ok(_))) {
             self.bury(&bucket);
             return None;
         }
@@ -95,30 +96,34 @@ impl GenServer for Registrar {
 #[derive(Clone, Copy)]
 pub(super) struct Create<'a> {
     pub(super) name: BucketName<'a>,
+    pub(super) life: Begin,
 }
 
 impl Call<Create<'_>> for Registrar {
     type Reply = Result<(Description, bool), Error>;
 
-    fn handle_call(&mut self, Create { name }: Create<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
+    fn handle_call(&mut self, Create { name, life }: Create<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
         let name = name.as_str();
-        if let Some(living) = self.living(name, None).as_ref().and_then(describe) {
+        if let Some(living) = self.living(name, None).as_ref().and_then(|bucket| describe(bucket, Describe)) {
             return Ok((living, false));
         }
         // It lived a moment ago, and died of this very question.
         self.living(name, None);
 
         let shared = Arc::clone(&self.shared);
-        if self.names.len() >= shared.limits.buckets_max {
-            return Err(Error::TooManyBuckets { limit: shared.limits.buckets_max });
+        if self.names.len() >= shared.env.limits.buckets_max {
+            return Err(Error::TooManyBuckets { limit: shared.env.limits.buckets_max });
         }
-        let bucket = Bucket::new(shared.budget.charge(cost::bucket(name))?);
-        let summary = bucket.summary();
         // Nobody else appends: the revision of the event below is this one, and it is the bucket's id.
         let id = shared.log.revision().next().as_id();
+        let bucket = Bucket::new(id, name, &shared.env)?;
+        let mut summary = bucket.summary();
         let identity = Identity { name: name.into(), id, created_at: shared.clock.wall() };
         let bucket = Process::start_as(id.into(), identity, bucket);
         me.process().monitor(&bucket);
+        if let Ok(begun) = bucket.call(life) {
+            summary = begun;
+        }
 
         #[cfg(any(test, feature = "test-hooks"))]
         crate::hooks::trip(name);

@@ -8,10 +8,13 @@ use std::{
 
 use super::*;
 use crate::{
-    bucket::{self, Values, cost},
+    bucket::{self, Begin, Get, Put, cost},
     clock::ManualClock,
     hooks,
+    name::{Key, Version},
     process::Context,
+    time_to_live::Ttl,
+    value::Value,
 };
 
 fn registry() -> Registry {
@@ -22,6 +25,12 @@ fn registry_with(limits: Limits) -> Registry {
     Registry::start(limits, Arc::new(ManualClock::default()), "test".to_owned())
 }
 
+/// A registry whose time is ours.
+fn timed() -> (Registry, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::default());
+    (Registry::start(Limits::default(), Arc::clone(&clock) as _, "test".to_owned()), clock)
+}
+
 fn name(text: &str) -> BucketName<'_> {
     BucketName::parse(text, &Limits::default()).unwrap()
 }
@@ -30,18 +39,25 @@ fn key(text: &str) -> Key<'_> {
     Key::parse(text, &Limits::default()).unwrap()
 }
 
+fn at(text: &str) -> Target<'_> {
+    Target { name: name(text), id: None }
+}
+
+const FOR_EVER: Begin = Begin { ttl: None, idle_ttl: None };
+
 fn create(registry: &Registry, text: &str) -> BucketId {
-    let (bucket, created) = registry.create(name(text)).unwrap();
+    let (bucket, created) = registry.create(name(text), FOR_EVER).unwrap();
     assert!(created);
     bucket.id
 }
 
 fn stop(registry: &Registry, text: &str) -> Result<(BucketId, Revision), Error> {
-    registry.stop(name(text), None, &Reason::Normal.into())
+    registry.stop(at(text), &Reason::Normal.into())
 }
 
-fn put(registry: &Registry, bucket: &str, at: &str) -> Result<(BucketId, Version), Error> {
-    registry.put(name(bucket), None, key(at), Value::Text("1".into()), None)
+fn put(registry: &Registry, bucket: &str, entry: &str) -> Result<(BucketId, Version), Error> {
+    let put = Put { key: key(entry), value: Value::Text("1".into()), ttl: None, expected: None };
+    registry.ask(at(bucket), put)
 }
 
 /// Makes the handler of a Put panic.
@@ -95,12 +111,12 @@ fn spawns_buckets() {
     assert_eq!(registry.lookup(name("shopping")).unwrap_err(), Error::BucketNotFound);
     let id = create(&registry, "shopping");
     assert_eq!(registry.lookup(name("shopping")).unwrap().id, id);
-    let (again, created) = registry.create(name("shopping")).unwrap();
+    let (again, created) = registry.create(name("shopping"), FOR_EVER).unwrap();
     assert_eq!((again.id, created), (id, false), "to create is idempotent");
     put(&registry, "shopping", "milk").unwrap();
-    let (_, (value, version)) = registry.get(name("shopping"), None, key("milk")).unwrap();
-    assert!(matches!(value, Value::Text(text) if &*text == "1"));
-    assert_eq!(version, Version(1));
+    let (_, entry) = registry.ask(at("shopping"), Get { key: key("milk") }).unwrap();
+    assert!(matches!(entry.value, Some(Value::Text(text)) if &*text == "1"));
+    assert_eq!(entry.version, Version(1));
 }
 
 #[test]
@@ -136,13 +152,12 @@ fn an_id_that_is_not_the_living_bucket_s_reaches_nobody() {
     let old = Some(create(&registry, "a").get());
     stop(&registry, "a").unwrap();
     create(&registry, "a");
-    let scan = Scan { prefix: "", after: None, items_max: 1, bytes_max: 1, values: Values::Included };
+    let old = Target { name: name("a"), id: old };
+    let put = Put { key: key("k"), value: Value::Flag(true), ttl: None, expected: None };
     let not_found = Error::BucketNotFound;
-    assert_eq!(registry.put(name("a"), old, key("k"), Value::Flag(true), None).unwrap_err(), not_found);
-    assert_eq!(registry.get(name("a"), old, key("k")).unwrap_err(), not_found);
-    assert_eq!(registry.delete(name("a"), old, key("k"), None).unwrap_err(), not_found);
-    assert_eq!(registry.scan(name("a"), old, scan).unwrap_err(), not_found);
-    assert_eq!(registry.stop(name("a"), old, &Reason::Normal.into()).unwrap_err(), not_found);
+    assert_eq!(registry.ask(old, put).unwrap_err(), not_found);
+    assert_eq!(registry.ask(old, Get { key: key("k") }).unwrap_err(), not_found);
+    assert_eq!(registry.stop(old, &Reason::Normal.into()).unwrap_err(), not_found);
     assert_eq!(registry.lookup(name("a")).unwrap().summary.version, Version(0));
 }
 
@@ -165,7 +180,7 @@ fn there_are_as_many_buckets_as_there_may_be_and_a_refused_one_costs_nothing() {
     let registry = registry_with(Limits { buckets_max: 1, ..Limits::default() });
     create(&registry, "a");
     let (before, charged) = (registry.revision(), registry.charged_bytes());
-    assert_eq!(registry.create(name("b")).unwrap_err(), Error::TooManyBuckets { limit: 1 });
+    assert_eq!(registry.create(name("b"), FOR_EVER).unwrap_err(), Error::TooManyBuckets { limit: 1 });
     assert_eq!((registry.revision(), registry.charged_bytes()), (before, charged));
     stop(&registry, "a").unwrap();
     create(&registry, "b");
@@ -178,7 +193,7 @@ fn a_bucket_that_there_is_no_memory_for_is_refused_and_one_that_goes_makes_room(
     create(&registry, "a");
     let over = Error::Bucket(bucket::Error::OverBudget(crate::budget::OverBudget { limit }));
     assert_eq!(put(&registry, "a", "milk").unwrap_err(), over);
-    assert_eq!(registry.create(name("b")).unwrap_err(), over);
+    assert_eq!(registry.create(name("b"), FOR_EVER).unwrap_err(), over);
     stop(&registry, "a").unwrap();
     assert_eq!(registry.charged_bytes(), 0, "a death gives back exactly what was charged");
     create(&registry, "b");
@@ -249,7 +264,7 @@ fn step_3_when_stop_returns_all_is_settled_though_nobody_was_told_yet() {
     let registry = registry();
     let id = create(&registry, "a");
     let inbox = Arc::new(Inbox::default());
-    registry.monitor(&[Target { name: name("a"), id: None }], &inbox).unwrap();
+    registry.monitor(&[at("a")], &inbox).unwrap();
     let (_, revision) = stop(&registry, "a").unwrap();
 
     assert!(registry.shared.index.get("a").is_none());
@@ -265,7 +280,7 @@ fn step_3_when_stop_returns_all_is_settled_though_nobody_was_told_yet() {
 fn step_4_a_late_or_doubled_down_is_dropped() {
     let registry = registry();
     create(&registry, "a");
-    let bucket = registry.find(name("a"), None).unwrap();
+    let bucket = registry.find(at("a")).unwrap();
     stop(&registry, "a").unwrap();
     create(&registry, "a");
     let before = registry.revision();
@@ -283,12 +298,12 @@ fn a_registrar_that_crashes_comes_back_from_the_living() {
     }
     let charged = registry.charged_bytes();
     let crash_name = format!("{}oh no", hooks::PANIC);
-    let crashed = registry.create(name(&crash_name)).unwrap_err();
+    let crashed = registry.create(name(&crash_name), FOR_EVER).unwrap_err();
     assert_eq!(crashed, Error::RegistryCrashed(Exit::new(Reason::Crashed, "oh no")));
 
     assert_eq!(names(&registry), ["a", "b", "c"]);
     assert_eq!(registry.charged_bytes(), charged, "what was half created is given back");
-    assert_eq!(registry.get(name("b"), None, key("milk")).unwrap().1.1, Version(1));
+    assert_eq!(registry.ask(at("b"), Get { key: key("milk") }).unwrap().1.version, Version(1));
     crash(&registry, "b").unwrap_err();
     assert_eq!(names(&registry), ["a", "c"], "and it monitors them again");
     create(&registry, "b");
@@ -299,9 +314,9 @@ fn a_registrar_that_crashes_too_often_is_given_up() {
     let registry = registry();
     let crash_name = format!("{}oh no", hooks::PANIC);
     for _ in 0..=RESTARTS_MAX {
-        assert!(matches!(registry.create(name(&crash_name)), Err(Error::RegistryCrashed(_))));
+        assert!(matches!(registry.create(name(&crash_name), FOR_EVER), Err(Error::RegistryCrashed(_))));
     }
-    assert_eq!(registry.create(name("a")).unwrap_err(), Error::GaveUp);
+    assert_eq!(registry.create(name("a"), FOR_EVER).unwrap_err(), Error::GaveUp);
     assert!(registry.shared.gave_up.load(Ordering::Acquire));
 }
 
@@ -339,7 +354,7 @@ fn names_that_are_created_and_stopped_by_many_at_once_stay_consistent() {
                 for round in 0..500 {
                     let text = format!("n{}", (worker + round) % 5);
                     match round % 3 {
-                        0 => drop(registry.create(name(&text))),
+                        0 => drop(registry.create(name(&text), FOR_EVER)),
                         1 => drop(stop(registry, &text)),
                         _ => drop(crash(registry, &text)),
                     }
@@ -370,7 +385,7 @@ fn whoever_delivers_is_woken_by_a_death() {
     let registry = registry();
     create(&registry, "a");
     let inbox = Arc::new(Inbox::default());
-    registry.monitor(&[Target { name: name("a"), id: None }], &inbox).unwrap();
+    registry.monitor(&[at("a")], &inbox).unwrap();
     let runner = registry.clone();
     thread::spawn(move || tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(runner.run()));
     crash(&registry, "a").unwrap_err();
@@ -379,4 +394,54 @@ fn whoever_delivers_is_woken_by_a_death() {
         assert!(Instant::now() < deadline, "nobody delivered");
         sleep(Duration::from_millis(1)); // between two looks, not for luck
     }
+}
+
+fn ten_seconds() -> Begin {
+    Begin { ttl: Ttl::new(Duration::from_secs(10)), idle_ttl: None }
+}
+
+#[test]
+fn a_bucket_past_its_time_is_found_by_nobody_and_its_down_comes_before_its_namesake() {
+    let (registry, clock) = timed();
+    for text in ["create", "lookup", "put", "stop", "monitor"] {
+        registry.create(name(text), ten_seconds()).unwrap();
+    }
+    clock.advance(Duration::from_secs(10));
+    let (_, created) = registry.create(name("create"), FOR_EVER).unwrap();
+    assert!(created);
+    assert_eq!(registry.lookup(name("lookup")).unwrap_err(), Error::BucketNotFound);
+    assert_eq!(put(&registry, "put", "milk").unwrap_err(), Error::BucketNotFound);
+    assert_eq!(stop(&registry, "stop").unwrap_err(), Error::BucketNotFound);
+    let inbox = Arc::new(Inbox::default());
+    assert_eq!(registry.monitor(&[at("monitor")], &inbox).unwrap().0[0].1, None);
+    let expired = |text: &str| (text.to_owned(), Some(Reason::Expired));
+    assert_eq!(log(&registry)[5..7], [expired("create"), ("create".to_owned(), None)]);
+    assert_eq!(log(&registry)[7..], ["lookup", "put", "stop", "monitor"].map(expired));
+    assert_eq!(names(&registry), ["create"]);
+}
+
+#[test]
+fn the_timer_ends_what_nobody_asks_for() {
+    let (registry, clock) = timed();
+    for n in 0..1_000 {
+        registry.create(name(&n.to_string()), ten_seconds()).unwrap();
+    }
+    create(&registry, "stays");
+    clock.advance(Duration::from_secs(9));
+    registry.expire();
+    assert_eq!(registry.list("", None, 2_000).unwrap().buckets.len(), 1_001);
+    clock.advance(Duration::from_secs(1));
+    registry.expire();
+    assert_eq!(names(&registry), ["stays"]);
+    assert_eq!(log(&registry).len(), 2_001);
+}
+
+#[test]
+fn a_bucket_that_is_there_keeps_its_times_when_it_is_created_again() {
+    let (registry, clock) = timed();
+    create(&registry, "a");
+    registry.create(name("a"), ten_seconds()).unwrap();
+    clock.advance(Duration::from_secs(10));
+    registry.expire();
+    assert_eq!(names(&registry), ["a"]);
 }

@@ -8,9 +8,10 @@ use super::status::{Failure, Reason, quoted};
 use crate::{
     bucket,
     budget::OverBudget,
-    limits::Limits,
+    limits::{Limits, TTL_MIN},
     name, pb, process,
-    registry::{Description, Error},
+    registry::{Description, Error, Registry},
+    time_to_live::Ttl,
     value::Value,
     watch,
 };
@@ -61,16 +62,26 @@ pub(super) fn to_value(value: Value) -> pb::Value {
     pb::Value { kind: Some(kind) }
 }
 
-pub(super) fn to_entry(entry: bucket::Entry) -> pb::Entry {
+/// A time to live, checked; `field` is its name in the request.
+pub(super) fn ttl(field: &str, ttl: Option<prost_types::Duration>) -> Result<Option<Ttl>, Failure> {
+    let Some(asked) = ttl else { return Ok(None) };
+    let ttl = Duration::try_from(asked).ok().and_then(Ttl::new);
+    ttl.map(Some).ok_or_else(|| {
+        let words = format!("{field} is {asked}: {TTL_MIN:?} to ten years is allowed, and unset is for ever");
+        Failure::new(Reason::InvalidOption, words).field(field)
+    })
+}
+
+pub(super) fn to_entry(entry: bucket::Entry, registry: &Registry) -> pb::Entry {
     pb::Entry {
         key: entry.key.into_string(),
         value: entry.value.map(to_value),
         version: entry.version.0,
-        expire_time: None,
+        expire_time: registry.wall(entry.due).map(timestamp),
     }
 }
 
-pub(super) fn to_bucket(bucket: &Description) -> pb::Bucket {
+pub(super) fn to_bucket(bucket: &Description, registry: &Registry) -> pb::Bucket {
     pb::Bucket {
         name: bucket.name.to_string(),
         id: bucket.id.get(),
@@ -79,7 +90,7 @@ pub(super) fn to_bucket(bucket: &Description) -> pb::Bucket {
         entry_count: count(bucket.summary.entry_count),
         byte_size: count(bucket.summary.byte_size),
         create_time: Some(timestamp(bucket.created_at)),
-        expire_time: None,
+        expire_time: registry.wall(bucket.summary.due).map(timestamp),
     }
 }
 
@@ -171,6 +182,8 @@ impl Subject<'_> {
                 Failure::new(Reason::TooManyBuckets, words).quota("buckets", limit)
             }
             Error::Bucket(error) => self.refusal(error),
+            // Its own handler says more.
+            Error::Transact(error) => Failure::new(Reason::Panic, error.to_string()),
             Error::BucketCrashed { id, exit } => {
                 let words = format!("this call crashed bucket {bucket}, which is gone: {}", exit.detail());
                 Failure::new(Reason::BucketCrashed, words).with("bucket_id", id)
@@ -195,6 +208,13 @@ impl Subject<'_> {
                     actual => format!("key {key} is at version {actual}: another was expected"),
                 };
                 Failure::new(Reason::VersionMismatch, words).with("actual_version", actual)
+            }
+            bucket::Error::Expired => Failure::new(Reason::BucketNotFound, format!("no bucket {bucket}")),
+            bucket::Error::WrongType => {
+                Failure::new(Reason::WrongType, format!("key {key} is no integer: nothing can be added to it"))
+            }
+            bucket::Error::IntegerOverflow => {
+                Failure::new(Reason::IntegerOverflow, format!("the sum for key {key} would not fit 64 bits"))
             }
             bucket::Error::TooManyEntries { limit } => {
                 let words = format!("bucket {bucket} has {limit} entries, and no more are allowed");

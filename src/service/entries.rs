@@ -1,61 +1,85 @@
-//! Put, Get, Delete and Scan.
+//! The RPCs on the entries of one bucket: Put, Get, Delete, Add, Touch and Scan.
 
 use super::{
     Buckets,
-    convert::{Subject, to_entry, to_value, value},
+    convert::{Subject, to_entry, ttl, value},
     page::{Token, items_max},
     status::Failure,
-    unserved,
 };
 use crate::{
-    bucket::{Scan, Values},
+    bucket::{Add, Delete, Get, Put, Scan, Touch, Values},
     name::Version,
     pb,
+    registry::Target,
 };
 
 impl Buckets {
     pub(super) fn put_entry(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Failure> {
-        let (name, key) = (self.name(&request.bucket)?, self.key(&request.key)?);
-        unserved("ttl", request.ttl.is_some())?;
-        let value = value(request.value, self.registry.limits())?;
-        let expected = request.expected_version.map(Version);
+        let target = Target { name: self.name(&request.bucket)?, id: request.bucket_id };
+        let put = Put {
+            key: self.key(&request.key)?,
+            value: value(request.value, self.registry.limits())?,
+            ttl: ttl("ttl", request.ttl)?,
+            expected: request.expected_version.map(Version),
+        };
         let subject = Subject { bucket: &request.bucket, bucket_id: request.bucket_id, key: &request.key };
-        let put = self.registry.put(name, request.bucket_id, key, value, expected);
-        let (id, version) = put.map_err(|error| subject.failure(error))?;
+        let (id, version) = self.registry.ask(target, put).map_err(|error| subject.failure(error))?;
         Ok(pb::PutResponse { version: version.0, bucket_id: id.get() })
     }
 
-    pub(super) fn get_entry(&self, request: pb::GetRequest) -> Result<pb::GetResponse, Failure> {
-        let (name, key) = (self.name(&request.bucket)?, self.key(&request.key)?);
+    pub(super) fn get_entry(&self, request: &pb::GetRequest) -> Result<pb::GetResponse, Failure> {
+        let target = Target { name: self.name(&request.bucket)?, id: request.bucket_id };
+        let get = Get { key: self.key(&request.key)? };
         let subject = Subject { bucket: &request.bucket, bucket_id: request.bucket_id, key: &request.key };
-        let got = self.registry.get(name, request.bucket_id, key);
-        let (id, (value, version)) = got.map_err(|error| subject.failure(error))?;
-        let entry = pb::Entry { key: request.key, value: Some(to_value(value)), version: version.0, expire_time: None };
-        Ok(pb::GetResponse { entry: Some(entry), bucket_id: id.get() })
+        let (id, entry) = self.registry.ask(target, get).map_err(|error| subject.failure(error))?;
+        Ok(pb::GetResponse { entry: Some(to_entry(entry, &self.registry)), bucket_id: id.get() })
     }
 
     pub(super) fn delete_entry(&self, request: &pb::DeleteRequest) -> Result<pb::DeleteResponse, Failure> {
-        let (name, key) = (self.name(&request.bucket)?, self.key(&request.key)?);
-        let expected = request.expected_version.map(Version);
+        let target = Target { name: self.name(&request.bucket)?, id: request.bucket_id };
+        let delete = Delete { key: self.key(&request.key)?, expected: request.expected_version.map(Version) };
         let subject = Subject { bucket: &request.bucket, bucket_id: request.bucket_id, key: &request.key };
-        let deleted = self.registry.delete(name, request.bucket_id, key, expected);
-        let (id, deleted) = deleted.map_err(|error| subject.failure(error))?;
-        Ok(pb::DeleteResponse { entry: deleted.entry.map(to_entry), version: deleted.version.0, bucket_id: id.get() })
+        let (id, deleted) = self.registry.ask(target, delete).map_err(|error| subject.failure(error))?;
+        Ok(pb::DeleteResponse {
+            entry: deleted.entry.map(|entry| to_entry(entry, &self.registry)),
+            version: deleted.version.0,
+            bucket_id: id.get(),
+        })
+    }
+
+    pub(super) fn add_to_entry(&self, request: &pb::AddRequest) -> Result<pb::AddResponse, Failure> {
+        let target = Target { name: self.name(&request.bucket)?, id: request.bucket_id };
+        let add = Add { key: self.key(&request.key)?, delta: request.delta, ttl: ttl("ttl", request.ttl)? };
+        let subject = Subject { bucket: &request.bucket, bucket_id: request.bucket_id, key: &request.key };
+        let (id, (value, version)) = self.registry.ask(target, add).map_err(|error| subject.failure(error))?;
+        Ok(pb::AddResponse { value, version: version.0, bucket_id: id.get() })
+    }
+
+    pub(super) fn touch_entry(&self, request: &pb::TouchRequest) -> Result<pb::TouchResponse, Failure> {
+        let target = Target { name: self.name(&request.bucket)?, id: request.bucket_id };
+        let key = request.key.as_deref().map(|key| self.key(key)).transpose()?;
+        let touch = Touch { key, ttl: ttl("ttl", request.ttl)? };
+        let subject = Subject {
+            bucket: &request.bucket,
+            bucket_id: request.bucket_id,
+            key: request.key.as_deref().unwrap_or_default(),
+        };
+        let (id, due) = self.registry.ask(target, touch).map_err(|error| subject.failure(error))?;
+        Ok(pb::TouchResponse { expire_time: self.expire_time(due), bucket_id: id.get() })
     }
 
     pub(super) fn scan_entries(&self, request: &pb::ScanRequest) -> Result<pb::ScanResponse, Failure> {
-        let name = self.name(&request.bucket)?;
-        let items_max = items_max(request.page_size)?;
+        let target = Target { name: self.name(&request.bucket)?, id: request.bucket_id };
         let token = Token::decode(&request.page_token)?;
         let scan = Scan {
             prefix: &request.prefix,
             after: token.as_ref().map(|token| &*token.after),
-            items_max,
+            items_max: items_max(request.page_size)?,
             bytes_max: self.page_bytes_max(),
             values: if request.keys_only { Values::LeftOut } else { Values::Included },
         };
         let subject = Subject { bucket: &request.bucket, bucket_id: request.bucket_id, key: "" };
-        let (id, page) = self.registry.scan(name, request.bucket_id, scan).map_err(|error| subject.failure(error))?;
+        let (id, page) = self.registry.ask(target, scan).map_err(|error| subject.failure(error))?;
 
         // Judged when it is known which bucket has the name.
         let of = id.to_string();
@@ -66,7 +90,7 @@ impl Buckets {
             Token { of, prefix, keys_only: request.keys_only, after, revision: 0 }.encode()
         });
         Ok(pb::ScanResponse {
-            entries: page.entries.into_iter().map(to_entry).collect(),
+            entries: page.entries.into_iter().map(|entry| to_entry(entry, &self.registry)).collect(),
             next_page_token: next_page_token.unwrap_or_default(),
             version: page.version.0,
             bucket_id: id.get(),

@@ -4,32 +4,36 @@ use prost::Message as _;
 
 use super::{
     Buckets,
-    convert::{Subject, to_bucket},
+    convert::{Subject, to_bucket, ttl},
     page::{Token, items_max},
     status::{Failure, Reason},
-    unserved,
 };
 use crate::{
+    bucket::Begin,
     name::Revision,
     pb,
     process::{self, Exit},
+    registry::Target,
 };
 
 impl Buckets {
     pub(super) fn create_bucket(&self, request: &pb::CreateRequest) -> Result<pb::CreateResponse, Failure> {
         let name = self.name(&request.bucket)?;
-        unserved("ttl", request.ttl.is_some())?;
-        unserved("idle_ttl", request.idle_ttl.is_some())?;
+        let life = Begin { ttl: ttl("ttl", request.ttl)?, idle_ttl: ttl("idle_ttl", request.idle_ttl)? };
         let subject = Subject { bucket: &request.bucket, bucket_id: None, key: "" };
-        let (bucket, created) = self.registry.create(name).map_err(|error| subject.failure(error))?;
-        Ok(pb::CreateResponse { bucket: Some(to_bucket(&bucket)), created, revision: Revision::from(bucket.id).get() })
+        let (bucket, created) = self.registry.create(name, life).map_err(|error| subject.failure(error))?;
+        Ok(pb::CreateResponse {
+            bucket: Some(to_bucket(&bucket, &self.registry)),
+            created,
+            revision: Revision::from(bucket.id).get(),
+        })
     }
 
     pub(super) fn lookup_bucket(&self, request: &pb::LookupRequest) -> Result<pb::LookupResponse, Failure> {
         let name = self.name(&request.bucket)?;
         let subject = Subject { bucket: &request.bucket, bucket_id: None, key: "" };
         let bucket = self.registry.lookup(name).map_err(|error| subject.failure(error))?;
-        Ok(pb::LookupResponse { bucket: Some(to_bucket(&bucket)) })
+        Ok(pb::LookupResponse { bucket: Some(to_bucket(&bucket, &self.registry)) })
     }
 
     pub(super) fn list_buckets(&self, request: &pb::ListRequest) -> Result<pb::ListResponse, Failure> {
@@ -46,7 +50,7 @@ impl Buckets {
         let mut room = self.page_bytes_max();
         let mut buckets = Vec::with_capacity(page.buckets.len());
         for bucket in &page.buckets {
-            let message = to_bucket(bucket);
+            let message = to_bucket(bucket, &self.registry);
             let bytes = message.encoded_len() + ITEM_BYTES;
             if bytes > room && !buckets.is_empty() {
                 break;
@@ -68,8 +72,10 @@ impl Buckets {
         let name = self.name(&request.bucket)?;
         let exit = self.exit(request)?;
         let subject = Subject { bucket: &request.bucket, bucket_id: request.bucket_id, key: "" };
-        let (id, revision) =
-            self.registry.stop(name, request.bucket_id, &exit).map_err(|error| subject.failure(error))?;
+        let (id, revision) = self
+            .registry
+            .stop(Target { name, id: request.bucket_id }, &exit)
+            .map_err(|error| subject.failure(error))?;
         Ok(pb::StopResponse { bucket_id: id.get(), revision: revision.get() })
     }
 

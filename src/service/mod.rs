@@ -9,6 +9,7 @@ mod lifecycle;
 mod page;
 pub mod status;
 pub mod streams;
+mod transact;
 mod watch;
 
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -22,6 +23,7 @@ use crate::{
     name::{BucketName, Invalid, Key},
     pb::{self, bucket_service_server::BucketService},
     registry::Registry,
+    time_to_live::Due,
 };
 
 /// The service, over a registry.
@@ -38,6 +40,10 @@ impl Buckets {
         let limits = registry.limits();
         let streams = LongStreams::new(limits.long_streams_max, limits.long_streams_total_max);
         Self { registry, streams }
+    }
+
+    fn expire_time(&self, due: Due) -> Option<prost_types::Timestamp> {
+        self.registry.wall(due).map(convert::timestamp)
     }
 
     fn name<'a>(&self, text: &'a str) -> Result<BucketName<'a>, Failure> {
@@ -110,27 +116,27 @@ impl BucketService for Buckets {
     }
 
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
-        answer(self.get_entry(request.into_inner()))
+        answer(self.get_entry(request.get_ref()))
     }
 
     async fn delete(&self, request: Request<pb::DeleteRequest>) -> Result<Response<pb::DeleteResponse>, Status> {
         answer(self.delete_entry(request.get_ref()))
     }
 
-    async fn add(&self, _: Request<pb::AddRequest>) -> Result<Response<pb::AddResponse>, Status> {
-        unserved_rpc("Add")
+    async fn add(&self, request: Request<pb::AddRequest>) -> Result<Response<pb::AddResponse>, Status> {
+        answer(self.add_to_entry(request.get_ref()))
     }
 
-    async fn touch(&self, _: Request<pb::TouchRequest>) -> Result<Response<pb::TouchResponse>, Status> {
-        unserved_rpc("Touch")
+    async fn touch(&self, request: Request<pb::TouchRequest>) -> Result<Response<pb::TouchResponse>, Status> {
+        answer(self.touch_entry(request.get_ref()))
     }
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<pb::ScanResponse>, Status> {
         answer(self.scan_entries(request.get_ref()))
     }
 
-    async fn transact(&self, _: Request<pb::TransactRequest>) -> Result<Response<pb::TransactResponse>, Status> {
-        unserved_rpc("Transact")
+    async fn transact(&self, request: Request<pb::TransactRequest>) -> Result<Response<pb::TransactResponse>, Status> {
+        answer(self.transact_entries(request.into_inner()))
     }
 
     async fn pipeline(

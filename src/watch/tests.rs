@@ -4,11 +4,14 @@ use std::task::Waker;
 
 use super::*;
 use crate::{
+    bucket::Begin,
     clock::ManualClock,
     limits::{Limits, SNAPSHOT_PAGE_NAMES, WATCH_BATCH_EVENTS},
     name::BucketName,
     process::Reason,
 };
+
+const FOR_EVER: Begin = Begin { ttl: None, idle_ttl: None };
 
 const ALL: Kinds = Kinds { created: true, down: true };
 
@@ -25,11 +28,11 @@ fn name(text: &str) -> BucketName<'_> {
 }
 
 fn create(registry: &Registry, text: &str) -> u64 {
-    registry.create(name(text)).unwrap().0.id.get()
+    registry.create(name(text), FOR_EVER).unwrap().0.id.get()
 }
 
 fn stop(registry: &Registry, text: &str, reason: Reason) -> u64 {
-    registry.stop(name(text), None, &reason.into()).unwrap().1.get()
+    registry.stop(Target { name: name(text), id: None }, &reason.into()).unwrap().1.get()
 }
 
 fn by_name(registry: &Registry, names: &[&str]) -> Watch {
@@ -308,7 +311,7 @@ fn a_registrar_that_crashes_loses_no_watcher_an_event() {
     hear(&registry, &mut prefix);
     hear(&registry, &mut one);
     let crash = format!("{}oh", crate::hooks::PANIC);
-    assert!(matches!(registry.create(name(&crash)), Err(Error::RegistryCrashed(_))));
+    assert!(matches!(registry.create(name(&crash), FOR_EVER), Err(Error::RegistryCrashed(_))));
     let b = create(&registry, "b");
     stop(&registry, "a", Reason::Killed);
     assert_eq!(hear(&registry, &mut prefix), [created("b", b), down("a", a, Reason::Killed)]);

@@ -1,0 +1,310 @@
+//! The state of a bucket, and the few ways in which it changes.
+//!
+//! Every change of an entry is an [`exchange`](Bucket::exchange) of what is kept under one key, which keeps the charge true.
+//! What a change frees is given back when the whole call has succeeded: so what must be put back after a failure always
+//! has its room.
+
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+
+use super::{Entry, Env, Error, Scan, ScanPage, Summary, Values, cost, times::Times};
+use crate::{
+    budget::{Charge, OverBudget},
+    name::{BucketId, Key, Version},
+    process::{Context, Reason},
+    time_to_live::{Due, Ttl},
+    value::Value,
+};
+
+/// The state of a bucket.
+#[derive(Debug)]
+pub struct Bucket {
+    id: BucketId,
+    env: Arc<Env>,
+    entries: BTreeMap<Box<str>, Record>,
+    /// Boxed, and only there once something has a time to live: most buckets have none.
+    times: Option<Box<Times>>,
+    version: Version,
+    charge: Charge,
+    /// Part of the charge that is given back at the end of the call.
+    freed: usize,
+}
+
+#[derive(Debug)]
+struct Record {
+    value: Value,
+    version: Version,
+}
+
+/// All that is kept under one key.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub(super) value: Value,
+    pub(super) version: Version,
+    pub(super) due: Due,
+}
+
+impl Bucket {
+    /// An empty bucket of this name.
+    ///
+    /// # Errors
+    /// [`OverBudget`], where there is no memory for it.
+    pub fn new(id: BucketId, name: &str, env: &Arc<Env>) -> Result<Self, OverBudget> {
+        let charge = env.budget.charge(cost::bucket(name))?;
+        let (entries, version) = (BTreeMap::new(), Version::default());
+        Ok(Self { id, env: Arc::clone(env), entries, times: None, version, charge, freed: 0 })
+    }
+
+    /// What there is to say of it.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        Summary {
+            version: self.version,
+            entry_count: self.entries.len(),
+            byte_size: self.charge.bytes() - self.freed,
+            due: self.times.as_ref().map_or(Due::NEVER, |times| times.bucket()),
+        }
+    }
+
+    /// Gives back all that it was charged for, as its life ends; its memory is freed when it is dropped.
+    pub fn release(&mut self) {
+        self.charge.release();
+    }
+
+    /// Sees to what is due, and then looks.
+    pub(super) fn look<R>(&mut self, me: &mut Context<'_, Self>, look: impl FnOnce(&Self) -> R) -> Result<R, Error> {
+        self.expire(me)?;
+        let result = look(self);
+        self.settle(me);
+        Ok(result)
+    }
+
+    /// Sees to what is due, and then does what a client asked for: a use of the bucket, also where it is refused.
+    pub(super) fn used<R>(
+        &mut self,
+        me: &mut Context<'_, Self>,
+        work: impl FnOnce(&mut Self) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        self.expire(me)?;
+        if let Some(times) = &mut self.times
+            && times.idle_ttl.is_some()
+        {
+            times.idle = self.env.timeline.due(times.idle_ttl);
+        }
+        let result = work(self);
+        self.settle(me);
+        result
+    }
+
+    /// Ends what is past its time: the bucket, or entries of it.
+    fn expire(&mut self, me: &mut Context<'_, Self>) -> Result<(), Error> {
+        let Some(times) = &self.times else { return Ok(()) };
+        if times.first() == Due::NEVER {
+            return Ok(());
+        }
+        let now = self.env.timeline.now();
+        if times.bucket() <= now {
+            me.stop(Reason::Expired.into());
+            return Err(Error::Expired);
+        }
+        while let Some(key) = self.times.as_ref().and_then(|times| times.expired(now)) {
+            self.version = self.version.next();
+            // To take something out needs no room.
+            self.exchange(&key, None)?;
+        }
+        Ok(())
+    }
+
+    /// Gives back what was freed, and has the alarm go off no later than what is due first.
+    fn settle(&mut self, me: &Context<'_, Self>) {
+        self.charge.shrink(std::mem::take(&mut self.freed));
+        let Some(times) = &mut self.times else { return };
+        let first = times.first();
+        if first < times.alarm {
+            self.env.alarms.set(self.id, times.alarm, first, || me.process().downgrade());
+            times.alarm = first;
+        }
+    }
+
+    /// Begins the bucket's own times to live.
+    pub(super) fn live(&mut self, me: &Context<'_, Self>, ttl: Option<Ttl>, idle_ttl: Option<Ttl>) {
+        let (life, idle) = (self.env.timeline.due(ttl), self.env.timeline.due(idle_ttl));
+        let times = self.times.get_or_insert_default();
+        (times.life, times.idle, times.idle_ttl) = (life, idle, idle_ttl);
+        self.settle(me);
+    }
+
+    pub(super) fn alarm_went_off(&mut self) {
+        if let Some(times) = &mut self.times {
+            times.alarm = Due::NEVER;
+        }
+    }
+
+    pub(super) fn cancel_alarm(&mut self) {
+        if let Some(times) = &mut self.times {
+            let alarm = std::mem::replace(&mut times.alarm, Due::NEVER);
+            self.env.alarms.set(self.id, alarm, Due::NEVER, || unreachable!("no alarm is set"));
+        }
+    }
+
+    /// When something falls due that is given so long from now.
+    pub(super) fn due(&self, ttl: Option<Ttl>) -> Due {
+        self.env.timeline.due(ttl)
+    }
+
+    /// Refuses where an entry is not at the version that the caller expects; `None` expects nothing.
+    pub(super) fn expect(&self, key: Key<'_>, expected: Option<Version>) -> Result<(), Error> {
+        let Some(expected) = expected else { return Ok(()) };
+        let actual = self.version_of(key);
+        if actual == expected { Ok(()) } else { Err(Error::VersionMismatch { actual }) }
+    }
+
+    /// An entry's version; 0 for absent.
+    pub(super) fn version_of(&self, key: Key<'_>) -> Version {
+        self.entries.get(key.as_str()).map_or(Version::default(), |record| record.version)
+    }
+
+    /// An entry's value.
+    pub(super) fn value_of(&self, key: Key<'_>) -> Option<&Value> {
+        self.entries.get(key.as_str()).map(|record| &record.value)
+    }
+
+    pub(super) fn get(&self, key: Key<'_>) -> Option<Entry> {
+        let record = self.entries.get(key.as_str())?;
+        let value = Some(record.value.clone());
+        Some(Entry { key: key.as_str().into(), value, version: record.version, due: self.due_of(key.as_str()) })
+    }
+
+    pub(super) fn put(&mut self, key: Key<'_>, value: Value, due: Due) -> Result<Version, Error> {
+        let version = self.version.next();
+        self.exchange(key.as_str(), Some(Slot { value, version, due }))?;
+        self.version = version;
+        Ok(version)
+    }
+
+    pub(super) fn delete(&mut self, key: Key<'_>) -> Result<Option<Entry>, Error> {
+        let Some(slot) = self.exchange(key.as_str(), None)? else { return Ok(None) };
+        self.version = self.version.next();
+        Ok(Some(Entry::new(key.as_str(), slot)))
+    }
+
+    pub(super) fn add(&mut self, key: Key<'_>, delta: i64, ttl: Option<Ttl>) -> Result<(i64, Version), Error> {
+        let old = match self.value_of(key) {
+            None => 0,
+            Some(Value::Integer(integer)) => *integer,
+            Some(_) => return Err(Error::WrongType),
+        };
+        let sum = old.checked_add(delta).ok_or(Error::IntegerOverflow)?;
+        let due = if ttl.is_some() { self.due(ttl) } else { self.due_of(key.as_str()) };
+        Ok((sum, self.put(key, Value::Integer(sum), due)?))
+    }
+
+    /// Sets when an entry falls due, and nothing else of it.
+    pub(super) fn touch(&mut self, key: Key<'_>, ttl: Option<Ttl>) -> Result<Due, Error> {
+        if self.value_of(key).is_none() {
+            return Err(Error::KeyNotFound);
+        }
+        let (key, due) = (key.as_str(), self.due(ttl));
+        self.charge_for(cost_of_due(key, self.due_of(key)), cost_of_due(key, due))?;
+        self.times.get_or_insert_default().set(key, due);
+        Ok(due)
+    }
+
+    /// Sets when the bucket falls due.
+    pub(super) fn touch_self(&mut self, ttl: Option<Ttl>) -> Due {
+        let due = self.due(ttl);
+        let times = self.times.get_or_insert_default();
+        times.life = due;
+        times.bucket()
+    }
+
+    fn due_of(&self, key: &str) -> Due {
+        self.times.as_ref().map_or(Due::NEVER, |times| times.entry(key))
+    }
+
+    pub(super) fn scan(&self, scan: Scan<'_>) -> ScanPage {
+        let from = match scan.after {
+            Some(after) if after >= scan.prefix => Bound::Excluded(after),
+            _ => Bound::Included(scan.prefix),
+        };
+        let mut found = self
+            .entries
+            .range::<str, _>((from, Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(scan.prefix))
+            .peekable();
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        while let Some((key, record)) = found.peek() {
+            let value = (scan.values == Values::Included).then_some(&record.value);
+            bytes += key.len() + value.map_or(0, Value::heap_bytes) + ENTRY_ENCODED_BYTES;
+            if entries.len() >= scan.items_max || (bytes > scan.bytes_max && !entries.is_empty()) {
+                break;
+            }
+            let (key, value) = ((*key).clone(), value.cloned());
+            entries.push(Entry { due: self.due_of(&key), key, value, version: record.version });
+            found.next();
+        }
+        ScanPage { more: found.peek().is_some(), entries, version: self.version }
+    }
+
+    /// Puts `new` in the place of what is kept under `key`, and returns that. Where there is no room for it, nothing has
+    /// changed.
+    pub(super) fn exchange(&mut self, key: &str, new: Option<Slot>) -> Result<Option<Slot>, Error> {
+        let entries = self.entries.len();
+        let old = self.entries.get(key);
+        let old_due = self.due_of(key);
+        if old.is_none() && new.is_some() && entries >= self.env.limits.entries_max {
+            return Err(Error::TooManyEntries { limit: self.env.limits.entries_max });
+        }
+        let place = |there: bool, entries| if there { cost::key(key) + cost::map(entries) } else { cost::map(entries) };
+        let after = entries + usize::from(new.is_some()) - usize::from(old.is_some());
+        let had = place(old.is_some(), entries)
+            + old.map_or(0, |record| cost::value(&record.value) + cost_of_due(key, old_due));
+        let has = place(new.is_some(), after)
+            + new.as_ref().map_or(0, |slot| cost::value(&slot.value) + cost_of_due(key, slot.due));
+        self.charge_for(had, has)?;
+
+        let new_due = new.as_ref().map_or(Due::NEVER, |slot| slot.due);
+        if old_due != new_due {
+            self.times.get_or_insert_default().set(key, new_due);
+        }
+        let old = match new {
+            None => self.entries.remove(key),
+            Some(Slot { value, version, .. }) => {
+                let record = Record { value, version };
+                // An entry that is there keeps its key: to put again allocates nothing.
+                match self.entries.get_mut(key) {
+                    Some(there) => Some(std::mem::replace(there, record)),
+                    None => self.entries.insert(key.into(), record),
+                }
+            }
+        };
+        Ok(old.map(|Record { value, version }| Slot { value, version, due: old_due }))
+    }
+
+    /// Charges for what takes `has` bytes and took `had`. What is freed is kept until the call is over.
+    fn charge_for(&mut self, had: usize, has: usize) -> Result<(), Error> {
+        if has <= had {
+            self.freed += had - has;
+            return Ok(());
+        }
+        let more = (has - had).saturating_sub(self.freed);
+        if self.charge.bytes() + more > self.env.limits.bucket_bytes_max {
+            return Err(Error::BucketFull { limit: self.env.limits.bucket_bytes_max });
+        }
+        self.charge.grow(more)?;
+        self.freed = self.freed.saturating_sub(has - had);
+        Ok(())
+    }
+
+    /// Sets the version back, after everything else was put back.
+    pub(super) fn rewind(&mut self, version: Version) {
+        self.version = version;
+    }
+}
+
+fn cost_of_due(key: &str, due: Due) -> usize {
+    if due == Due::NEVER { 0 } else { cost::due(key) }
+}
+
+/// More than an encoded entry ever has besides its key and a text or data: tags, lengths, a version, a time.
+pub(super) const ENTRY_ENCODED_BYTES: usize = 80;
