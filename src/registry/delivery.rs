@@ -38,8 +38,13 @@ impl Inbox {
         &self.waker
     }
 
-    /// Takes up to `events_max` events, fewer where they are more than `bytes_max`, oldest first; and whether more are left.
-    pub(crate) fn take(&self, events_max: usize, bytes_max: usize) -> (Vec<(MonitorRef, Arc<Event>)>, bool) {
+    /// Takes up to `events_max` events, fewer where they are more than `bytes_max`, oldest first; and the revision of the
+    /// first that is left.
+    pub(crate) fn take(
+        &self,
+        events_max: usize,
+        bytes_max: usize,
+    ) -> (Vec<(MonitorRef, Arc<Event>)>, Option<Revision>) {
         let mut queue = self.queue.lock();
         let mut room = bytes_max;
         let fits = queue.iter().take(events_max).take_while(|(_, event)| {
@@ -48,7 +53,7 @@ impl Inbox {
             before > 0
         });
         let count = fits.count();
-        (queue.drain(..count).collect(), !queue.is_empty())
+        (queue.drain(..count).collect(), queue.front().map(|(_, event)| event.revision))
     }
 }
 

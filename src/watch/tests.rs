@@ -246,6 +246,22 @@ fn a_revision_on_a_response_means_that_all_up_to_it_was_sent() {
 }
 
 #[test]
+fn a_revision_is_not_claimed_while_some_refs_of_its_bucket_are_to_be_told() {
+    let registry = registry();
+    create(&registry, "a");
+    let mut watch = by_name(&registry, &["a"; WATCH_BATCH_EVENTS + 1]);
+    hear(&registry, &mut watch);
+    let died = stop(&registry, "a", Reason::Normal);
+    registry.deliver();
+    let mut left = WATCH_BATCH_EVENTS + 1;
+    while let Poll::Ready(Some(Ok(Response { revision, update: Update::Events(told) }))) = poll(&mut watch) {
+        left -= told.len();
+        assert_eq!(revision.unwrap().get() >= died, left == 0, "{left} are left");
+    }
+    assert_eq!(left, 0);
+}
+
+#[test]
 fn a_watch_that_starts_after_an_answer_reflects_it_and_one_that_runs_delivers_it() {
     let registry = registry();
     let mut running = by_prefix(&registry, "");
