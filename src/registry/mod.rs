@@ -53,7 +53,7 @@ use crate::{
     clock::Clock,
     limits::{Limits, RESTART_WINDOW, RESTARTS_MAX, STOP_BATCH},
     name::{BucketId, BucketName, Key, Revision, Version},
-    process::{Call, CallError, Exit, MonitorRef, Process, Reason, RestartBudget, Supervised},
+    process::{Call, CallError, Exit, Process, Reason, RestartBudget, Supervised},
     value::Value,
 };
 
@@ -337,9 +337,9 @@ impl Registry {
         self.shared.delivery.enroll(inbox, interest);
     }
 
-    /// Takes a watcher out, with its monitors that have not fired.
-    pub(crate) fn forget(&self, inbox: &Arc<Inbox>, monitors: impl Iterator<Item = (BucketId, MonitorRef)>) {
-        self.shared.delivery.forget(inbox, monitors);
+    /// Takes a watcher out, with its monitors of these buckets.
+    pub(crate) fn forget(&self, inbox: &Arc<Inbox>, buckets: impl Iterator<Item = BucketId>) {
+        self.shared.delivery.forget(inbox, buckets);
     }
 
     /// Sets monitors, whose DOWNs go to `inbox`: for each target its ref, and the bucket if it lives. And the revision as of

@@ -330,7 +330,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.registry.forget(&self.inbox, self.monitors.iter().map(|(monitor, id)| (*id, *monitor)));
+        self.registry.forget(&self.inbox, self.monitors.values().copied());
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a watch promises, without a socket.
 
-use std::task::Waker;
+use std::{task::Waker, time::Instant};
 
 use super::*;
 use crate::{
@@ -160,6 +160,20 @@ fn a_watch_that_is_dropped_leaves_no_monitor_behind() {
     assert_eq!(registry.monitors(), 2);
     drop(watch);
     assert_eq!(registry.monitors(), 0);
+}
+
+#[test]
+fn watches_that_name_one_bucket_many_times_are_dropped_without_holding_others_up() {
+    let registry = registry();
+    create(&registry, "a");
+    let targets = vec![Target { name: name("a"), id: None }; registry.limits().watch_names_max];
+    let watches: Vec<Watch> = (0..10).map(|_| Watch::names(registry.clone(), &targets, ALL).unwrap()).collect();
+    assert_eq!(registry.monitors(), 10 * targets.len());
+    let start = Instant::now();
+    drop(watches);
+    assert_eq!(registry.monitors(), 0);
+    // Milliseconds; two minutes where each monitor is looked for among all.
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[test]
