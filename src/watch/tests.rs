@@ -240,6 +240,24 @@ fn what_happens_during_a_snapshot_is_told_once_and_in_order() {
 }
 
 #[test]
+fn a_snapshot_that_meets_much_that_nobody_wants_lets_others_on_its_thread_go_first() {
+    let registry = registry();
+    for n in 0..=SNAPSHOT_PAGE_NAMES {
+        create(&registry, &format!("a{n:03}"));
+    }
+    let mut watch = by_prefix(&registry, "a");
+    for _ in 0..2 {
+        assert!(poll(&mut watch).is_ready(), "started, and a page");
+    }
+    let limits = Limits::default();
+    for n in 0..WATCH_BATCH_EVENTS * 2 {
+        registry.create(BucketName::parse(&format!("b{n}"), &limits).unwrap()).unwrap();
+    }
+    assert!(poll(&mut watch).is_pending(), "of two batches that are read it has yielded after the first");
+    assert_eq!(hear(&registry, &mut watch).len(), 2, "the last of the snapshot, and synced");
+}
+
+#[test]
 fn a_revision_on_a_response_means_that_all_up_to_it_was_sent() {
     let registry = registry();
     let mut watch = by_prefix(&registry, "a");
