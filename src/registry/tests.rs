@@ -379,3 +379,17 @@ fn whoever_delivers_is_woken_by_a_death() {
         sleep(Duration::from_millis(1)); // between two looks, not for luck
     }
 }
+
+#[test]
+fn a_shut_down_is_over_as_soon_as_there_is_enough_of_it() {
+    let registry = registry();
+    for text in ["a", "b", "c"] {
+        create(&registry, text);
+    }
+    let mut looks = 0;
+    let left = registry.shut_down(|| {
+        looks += 1;
+        looks > 2
+    });
+    assert_eq!((left, names(&registry)), (Ok(2), vec!["b".to_owned(), "c".to_owned()]));
+}
