@@ -146,16 +146,16 @@ pub const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 /// The longest heartbeat a Watch can ask for: a day.
 pub const HEARTBEAT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The shortest time to live; a shorter one is INVALID_OPTION.
+/// The shortest time to live; a shorter one is `INVALID_OPTION`.
 pub const TTL_MIN: Duration = Duration::from_millis(1);
 
-/// The longest time to live, ten years; a longer one is INVALID_OPTION.
+/// The longest time to live, ten years; a longer one is `INVALID_OPTION`.
 pub const TTL_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// Alarms that are taken in one step.
 pub const ALARM_BATCH: usize = 256;
 
-/// Operations and checks of one Transact, and operations of one Pipeline message; more is TOO_LARGE.
+/// Operations and checks of one Transact, and operations of one Pipeline message; more is `TOO_LARGE`.
 pub const OPS_MAX: usize = 1_024;
 
 /// Bytes of `grpc-status-details-bin`: what is longer loses its details, never its code. Clients refuse headers of 8 KiB.

@@ -5,7 +5,7 @@ use std::{future::Future, net::SocketAddr, process::ExitCode, sync::Arc, time::D
 use tokio::{
     net::TcpListener,
     task::{JoinSet, spawn_blocking},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 
 use crate::{
@@ -122,11 +122,13 @@ impl Application for Pail {
     async fn drain(&self, deadline: Instant) {
         let registry = self.0.clone();
         let shut_down = spawn_blocking(move || registry.shut_down(|| Instant::now() + DRAIN_MARGIN >= deadline));
-        match shut_down.await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(left)) => tracing::warn!(left, "no time to take all buckets down one by one"),
-            Ok(Err(error)) => tracing::error!(%error, "buckets could not be taken down one by one"),
-            Err(error) => tracing::error!(%error, "taking buckets down failed"),
+        // Whatever holds it up: at the deadline this future is dropped, and those who watch would hear nothing.
+        match timeout_at(deadline.checked_sub(DRAIN_MARGIN / 2).unwrap_or(deadline), shut_down).await {
+            Ok(Ok(Ok(0))) => {}
+            Ok(Ok(Ok(left))) => tracing::warn!(left, "no time to take all buckets down one by one"),
+            Ok(Ok(Err(error))) => tracing::error!(%error, "buckets could not be taken down one by one"),
+            Ok(Err(error)) => tracing::error!(%error, "taking buckets down failed"),
+            Err(_) => tracing::warn!("a bucket takes more than the time there is to take it down"),
         }
         self.0.end();
     }
@@ -144,4 +146,18 @@ fn random_id() -> String {
         bytes = now.as_nanos().to_le_bytes();
     }
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::ManualClock, limits::Limits};
+
+    #[tokio::test]
+    async fn those_who_watch_are_told_of_the_drain_though_its_time_is_up() {
+        let registry = Registry::start(Limits::default(), Arc::new(ManualClock::default()), random_id());
+        let deadline = Instant::now();
+        timeout_at(deadline, Pail(registry.clone()).drain(deadline)).await.unwrap();
+        assert!(registry.has_ended());
+    }
 }

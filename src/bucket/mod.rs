@@ -194,7 +194,7 @@ impl Call<Peek> for Bucket {
     type Reply = Result<Summary, Error>;
 
     fn handle_call(&mut self, _: Peek, me: &mut Context<'_, Self>) -> Self::Reply {
-        self.look(me, |bucket| bucket.summary())
+        self.look(me, Self::summary)
     }
 }
 

@@ -250,7 +250,10 @@ fn a_transaction_that_fails_changes_nothing_not_even_a_charge_or_a_time() {
         (vec![Op::Delete(key("a")), put("b", "1"), Op::Add(key("b"), 1, None)], op(2, Error::WrongType)),
         (vec![put("t", "1"), put("b", "1"), put("c", "1")], op(2, Error::TooManyEntries { limit: 3 })),
         (vec![put("a", ""), put("b", &"x".repeat(2_500))], op(1, Error::BucketFull { limit: 3_000 })),
-        (vec![Op::Delete(key("t")), Op::Get(key("a")), Op::Get(key("a"))], TransactError::ResultsTooLarge { limit: 1_000 }),
+        (
+            vec![Op::Delete(key("t")), Op::Get(key("a")), Op::Get(key("a"))],
+            TransactError::ResultsTooLarge { limit: 1_000 },
+        ),
     ] {
         assert_eq!(fixture.transact(vec![], ops, vec![]).unwrap_err(), error);
         assert_eq!((fixture.summary(), fixture.env.budget.used()), (before, before.2));

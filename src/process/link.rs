@@ -89,7 +89,7 @@ impl<S: GenServer> Process<S> {
         Signal::LinkExit { from: self.pid(), name: self.identity().to_string().into(), exit }
     }
 
-    /// Ends all ties of a process that dies, and returns those who have a signal in the mailbox now.
+    /// Ends all ties of a process that dies, and returns those who may have a signal in the mailbox now.
     ///
     /// The DOWNs are left while the bonds are locked, so that who demonitors either takes the monitor away or finds the DOWN
     /// in its mailbox, and never neither. The links come after that, since two processes' bonds have no order between them
@@ -103,9 +103,9 @@ impl<S: GenServer> Process<S> {
             };
             for Watcher { monitor, process } in watchers {
                 let Some(watcher) = process.upgrade() else { continue };
-                if watcher.signal(self.down(monitor, exit.clone())) {
-                    concerned.push(watcher);
-                }
+                // Also one that is dead: this may be its last handle, which must not go under the lock.
+                watcher.signal(self.down(monitor, exit.clone()));
+                concerned.push(watcher);
             }
             links
         };

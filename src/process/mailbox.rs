@@ -87,11 +87,17 @@ impl<C> Mailbox<C> {
         message
     }
 
-    /// Removes the signals that `matches` picks.
+    /// Removes the signals that `matches` picks. They are dropped after the lock: a DOWN may be the last handle of its process,
+    /// whose state then goes with it.
     pub(super) fn flush(&self, matches: impl Fn(&Signal) -> bool) {
+        let mut removed = Vec::new();
         if let Queue::Open(Some(messages)) = &mut *self.queue.lock() {
-            messages.retain(|message| !matches!(message, Message::Signal(signal) if matches(signal)));
+            let picked = |message: &Message<C>| matches!(message, Message::Signal(signal) if matches(signal));
+            for message in std::mem::take(&mut **messages) {
+                if picked(&message) { removed.push(message) } else { messages.push_back(message) }
+            }
         }
+        drop(removed);
     }
 
     /// Refuses all that comes from now on, and hands out what is left.

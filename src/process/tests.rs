@@ -475,3 +475,91 @@ fn a_hundred_callers_meet_one_crash_and_all_others_the_next_life() {
     });
     assert_eq!((crashed.load(Ordering::Relaxed), give_ups.load(Ordering::Relaxed)), (1, 0));
 }
+
+/// Counts its casts, and panics as it is dropped, if it is to.
+struct Fragile {
+    /// Given up at the first info, where this is the last of its handles that a test holds.
+    me: Arc<Mutex<Option<Process<Fragile>>>>,
+    casts: Arc<AtomicUsize>,
+    breaks: bool,
+}
+
+impl GenServer for Fragile {
+    type Identity = &'static str;
+    type Cast = ();
+
+    fn handle_cast(&mut self, (): (), _: &mut Context<'_, Self>) {
+        self.casts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn handle_info(&mut self, _: Info, _: &mut Context<'_, Self>) {
+        drop(self.me.lock().take());
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        assert!(!self.breaks, "a drop that panics");
+    }
+}
+
+#[test]
+fn a_state_that_panics_as_it_is_dropped_costs_nobody_a_wake_up() {
+    let casts = Arc::new(AtomicUsize::new(0));
+    let fragile = |breaks| {
+        let me = Arc::new(Mutex::new(None));
+        let process = Process::start("fragile", Fragile { me: Arc::clone(&me), casts: Arc::clone(&casts), breaks });
+        (process, me)
+    };
+    let target = witness();
+    let ((first, me), watcher) = (fragile(true), witness());
+    first.monitor(&target);
+    watcher.monitor(&target);
+    *me.lock() = Some(first);
+    stop(&target, Reason::Normal); // wakes the first, whose last handle goes with that
+    assert!(me.lock().is_none());
+
+    fragile(false).0.cast(()).unwrap();
+    assert_eq!(casts.load(Ordering::Relaxed), 1, "this thread still wakes whom it has a message for");
+}
+
+/// Casts as it is dropped.
+struct Last(Process<Witness>);
+
+impl GenServer for Last {
+    type Identity = &'static str;
+    type Cast = Infallible;
+
+    fn handle_cast(&mut self, cast: Infallible, _: &mut Context<'_, Self>) {
+        match cast {}
+    }
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.cast(Act::Note(9)).unwrap();
+    }
+}
+
+#[test]
+fn what_is_flushed_is_dropped_when_no_lock_is_held() {
+    let watcher = witness();
+    let target = Process::start("last", Last(watcher.clone()));
+    let monitor = watcher.monitor(&target);
+    let barrier = Arc::new(Barrier::new(2));
+    let (sender, flushed) = std::sync::mpsc::channel();
+    thread::spawn({
+        let (watcher, barrier) = (watcher.clone(), Arc::clone(&barrier));
+        move || watcher.cast(Act::Hold(barrier)).unwrap()
+    });
+    barrier.wait();
+    target.stop(&Reason::Normal.into()).unwrap();
+    drop(target); // its DOWN, in the mailbox of the busy watcher, has the last handle
+    thread::spawn({
+        let watcher = watcher.clone();
+        move || sender.send(watcher.demonitor(&monitor, Flush::Yes)).unwrap()
+    });
+    assert_eq!(flushed.recv_timeout(Duration::from_secs(10)), Ok(false));
+    barrier.wait();
+    assert_eq!(watcher.call(|state: &mut Witness| state.casts.clone()).unwrap(), [9]);
+}

@@ -34,7 +34,9 @@ pub(super) fn wake(peer: Arc<dyn Peer>) {
 fn wake_all() {
     DEPTH.set(1);
     while let Some(peer) = TO_WAKE.with_borrow_mut(VecDeque::pop_front) {
-        peer.run();
+        // The last handle may go with this. A state that panics as it is dropped must not cost the others their wake-up, nor
+        // this thread the way back to depth 0: it would never wake anybody again.
+        drop(catch_unwind(AssertUnwindSafe(|| peer.run())));
     }
     DEPTH.set(0);
 }
@@ -138,7 +140,7 @@ impl<'a, S: GenServer> Turn<'a, S> {
         for peer in concerned {
             wake(peer);
         }
-        drop(unread);
+        drop(catch_unwind(AssertUnwindSafe(|| drop(unread))));
     }
 }
 

@@ -38,8 +38,13 @@ impl Inbox {
         &self.waker
     }
 
-    /// Takes up to `events_max` events, fewer where they are more than `bytes_max`, oldest first; and whether more are left.
-    pub(crate) fn take(&self, events_max: usize, bytes_max: usize) -> (Vec<(MonitorRef, Arc<Event>)>, bool) {
+    /// Takes up to `events_max` events, fewer where they are more than `bytes_max`, oldest first; and the revision of the
+    /// first that is left.
+    pub(crate) fn take(
+        &self,
+        events_max: usize,
+        bytes_max: usize,
+    ) -> (Vec<(MonitorRef, Arc<Event>)>, Option<Revision>) {
         let mut queue = self.queue.lock();
         let mut room = bytes_max;
         let fits = queue.iter().take(events_max).take_while(|(_, event)| {
@@ -48,7 +53,7 @@ impl Inbox {
             before > 0
         });
         let count = fits.count();
-        (queue.drain(..count).collect(), !queue.is_empty())
+        (queue.drain(..count).collect(), queue.front().map(|(_, event)| event.revision))
     }
 }
 
@@ -101,15 +106,19 @@ impl Delivery {
         self.watchers.lock()[interest as usize].insert(key(inbox), Arc::clone(inbox));
     }
 
-    /// Takes a watcher out, with the monitors that have not fired.
-    pub(super) fn forget(&self, inbox: &Arc<Inbox>, monitors: impl Iterator<Item = (BucketId, MonitorRef)>) {
+    /// Takes a watcher out, with its monitors of these buckets. A bucket may be named as often as there are monitors: it is
+    /// looked through once.
+    pub(super) fn forget(&self, inbox: &Arc<Inbox>, buckets: impl Iterator<Item = BucketId>) {
         for watchers in &mut *self.watchers.lock() {
             watchers.remove(&key(inbox));
         }
-        for (id, monitor) in monitors {
+        let mut buckets: Vec<BucketId> = buckets.collect();
+        buckets.sort_unstable();
+        buckets.dedup();
+        for id in buckets {
             let mut by_bucket = self.monitors.lock();
             let Some(monitors) = by_bucket.get_mut(&id) else { continue };
-            monitors.retain(|(known, _)| *known != monitor);
+            monitors.retain(|(_, known)| !Arc::ptr_eq(known, inbox));
             if monitors.is_empty() {
                 by_bucket.remove(&id);
             }

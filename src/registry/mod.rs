@@ -53,7 +53,7 @@ use crate::{
     clock::Clock,
     limits::{ALARM_BATCH, Limits, RESTART_WINDOW, RESTARTS_MAX, STOP_BATCH},
     name::{BucketId, BucketName, Revision},
-    process::{Call, CallError, Exit, MonitorRef, Process, Reason, RestartBudget, Supervised, WeakProcess},
+    process::{Call, CallError, Exit, Process, Reason, RestartBudget, Supervised, WeakProcess},
     time_to_live::{Alarms, Due, Timeline},
 };
 
@@ -324,6 +324,10 @@ impl Registry {
                 return Ok(0);
             }
             for bucket in &page.buckets {
+                // Asked each time: a bucket may take its time to go.
+                if enough() {
+                    return Ok(self.shared.index.all().len());
+                }
                 let identity = bucket.identity();
                 // One that died meanwhile needs no stop.
                 drop(self.registrar(Stop { name: &identity.name, id: Some(identity.id.get()), exit: &exit })?);
@@ -351,9 +355,9 @@ impl Registry {
         self.shared.delivery.enroll(inbox, interest);
     }
 
-    /// Takes a watcher out, with its monitors that have not fired.
-    pub(crate) fn forget(&self, inbox: &Arc<Inbox>, monitors: impl Iterator<Item = (BucketId, MonitorRef)>) {
-        self.shared.delivery.forget(inbox, monitors);
+    /// Takes a watcher out, with its monitors of these buckets.
+    pub(crate) fn forget(&self, inbox: &Arc<Inbox>, buckets: impl Iterator<Item = BucketId>) {
+        self.shared.delivery.forget(inbox, buckets);
     }
 
     /// Sets monitors, whose DOWNs go to `inbox`: for each target its ref, and the bucket if it lives. And the revision as of

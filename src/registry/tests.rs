@@ -272,8 +272,8 @@ fn step_3_when_stop_returns_all_is_settled_though_nobody_was_told_yet() {
     assert_eq!((registry.revision(), registry.monitors()), (revision, 0));
     assert!(inbox.take(10, 1_000).0.is_empty(), "step 4 is somebody else's");
     registry.deliver();
-    let (told, more) = inbox.take(10, 1_000);
-    assert_eq!((told.len(), told[0].1.id, told[0].1.revision, more), (1, id, revision, false));
+    let (told, left) = inbox.take(10, 1_000);
+    assert_eq!((told.len(), told[0].1.id, told[0].1.revision, left), (1, id, revision, None));
 }
 
 #[test]
@@ -444,4 +444,18 @@ fn a_bucket_that_is_there_keeps_its_times_when_it_is_created_again() {
     clock.advance(Duration::from_secs(10));
     registry.expire();
     assert_eq!(names(&registry), ["a"]);
+}
+
+#[test]
+fn a_shut_down_is_over_as_soon_as_there_is_enough_of_it() {
+    let registry = registry();
+    for text in ["a", "b", "c"] {
+        create(&registry, text);
+    }
+    let mut looks = 0;
+    let left = registry.shut_down(|| {
+        looks += 1;
+        looks > 2
+    });
+    assert_eq!((left, names(&registry)), (Ok(2), vec!["b".to_owned(), "c".to_owned()]));
 }

@@ -24,6 +24,13 @@ pub(super) fn timestamp(since_1970: Duration) -> Timestamp {
     }
 }
 
+/// A duration of a request; `None` where it is negative, or not as the format says: 0 to 999,999,999 nanos. prost's own
+/// conversion overflows at the least number of seconds, and so does its `Display`.
+pub(super) fn duration(asked: prost_types::Duration) -> Option<Duration> {
+    let nanos = u32::try_from(asked.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(asked.seconds).ok()?, nanos))
+}
+
 pub(super) fn count(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }

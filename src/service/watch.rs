@@ -13,7 +13,7 @@ use tonic::Status;
 
 use super::{
     Buckets,
-    convert::{Subject, to_watch_response},
+    convert::{Subject, duration, to_watch_response},
     status::{Failure, Reason},
     streams::Permit,
     unserved,
@@ -97,9 +97,12 @@ fn kinds(request: &pb::WatchRequest) -> Result<Kinds, Failure> {
 
 fn heartbeat(request: &pb::WatchRequest) -> Result<Duration, Failure> {
     let Some(asked) = request.heartbeat else { return Ok(HEARTBEAT_DEFAULT) };
-    let heartbeat = Duration::try_from(asked).ok();
+    let heartbeat = duration(asked);
     heartbeat.filter(|every| (HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(every)).ok_or_else(|| {
-        let words = format!("heartbeat is {asked}: {HEARTBEAT_MIN:?} to {HEARTBEAT_MAX:?} is allowed");
+        let prost_types::Duration { seconds, nanos } = asked;
+        let words = format!(
+            "heartbeat is {seconds} seconds and {nanos} nanos: {HEARTBEAT_MIN:?} to {HEARTBEAT_MAX:?} is allowed"
+        );
         Failure::new(Reason::InvalidOption, words).field("heartbeat")
     })
 }
@@ -151,4 +154,27 @@ fn ended(end: End) -> Failure {
 
 fn failure(error: Error) -> Failure {
     Subject { bucket: "", bucket_id: None, key: "" }.failure(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(seconds: i64, nanos: i32) -> bool {
+        let asked = prost_types::Duration { seconds, nanos };
+        match heartbeat(&pb::WatchRequest { heartbeat: Some(asked), ..Default::default() }) {
+            Ok(_) => false,
+            Err(failure) => failure.reason() == Reason::InvalidOption,
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_out_of_its_range_is_an_invalid_option_whatever_its_numbers() {
+        assert!(!refused(1, 0) && !refused(86_400, 0));
+        for (seconds, nanos) in
+            [(0, 999_999_999), (86_400, 1), (-1, 0), (0, -1), (i64::MIN, 0), (i64::MIN, i32::MIN), (i64::MAX, i32::MAX)]
+        {
+            assert!(refused(seconds, nanos), "{seconds} s and {nanos} ns");
+        }
+    }
 }

@@ -215,10 +215,15 @@ impl Watch {
         }
     }
 
-    /// The events that are wanted; `None` where none is.
-    fn events(&self, mut notices: Vec<Notice>) -> Option<Response> {
+    /// Tells of the events that are wanted, if any is.
+    fn tell(&self, cx: &Context<'_>, mut notices: Vec<Notice>) -> Poll<Option<Result<Response, End>>> {
         notices.retain(|notice| self.wants(notice));
-        (!notices.is_empty()).then(|| self.respond(Update::Events(notices)))
+        if notices.is_empty() {
+            // There may be a million more that nobody wants: others on this thread come first.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(Ok(self.respond(Update::Events(notices)))))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Response, End>>> {
@@ -245,9 +250,7 @@ impl Watch {
                         }
                         return Poll::Ready(Some(Ok(self.respond(Update::Synced))));
                     };
-                    if let Some(response) = self.events(notices) {
-                        return Poll::Ready(Some(Ok(response)));
-                    }
+                    return self.tell(cx, notices);
                 }
                 Stage::Live => {
                     let Some(progress) = (match &mut self.source {
@@ -259,14 +262,7 @@ impl Watch {
                     };
                     self.revision = self.revision.max(Some(progress.revision));
                     match progress.news {
-                        News::Events(notices) => {
-                            if let Some(response) = self.events(notices) {
-                                return Poll::Ready(Some(Ok(response)));
-                            }
-                            // There may be a million more that nobody wants: others on this thread come first.
-                            cx.waker().wake_by_ref();
-                            return Poll::Pending;
-                        }
+                        News::Events(notices) => return self.tell(cx, notices),
                         News::None => return Poll::Pending,
                         News::End => {
                             self.stage = Stage::Draining;
@@ -330,7 +326,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.registry.forget(&self.inbox, self.monitors.iter().map(|(monitor, id)| (*id, *monitor)));
+        self.registry.forget(&self.inbox, self.monitors.values().copied());
     }
 }
 

@@ -70,15 +70,22 @@ impl NamesWatch {
         // Both are asked before the inbox: what they speak of is in it.
         let ended = registry.has_ended();
         let delivered = registry.delivered();
-        let (events, more) = inbox.take(WATCH_BATCH_EVENTS, WATCH_BATCH_BYTES);
+        let (events, left) = inbox.take(WATCH_BATCH_EVENTS, WATCH_BATCH_BYTES);
         let Some((_, last)) = events.last() else {
             return Some(Progress { revision: delivered, news: if ended { News::End } else { News::None } });
         };
-        let revision = if more { last.revision } else { delivered.max(last.revision) };
         let notices = events.iter().map(|(monitor, event)| {
             monitors.remove(monitor);
             Notice::of(event, Some(*monitor))
         });
-        Some(Progress { revision, news: News::Events(notices.collect()) })
+        let notices = notices.collect();
+        // A death may have several refs here. Those past what is delivered are just being put into the inbox, one by one.
+        let parted = match left {
+            Some(left) => left == last.revision,
+            None => last.revision > delivered && monitors.values().any(|id| *id == last.id),
+        };
+        let told = if parted { Revision::new(last.revision.get() - 1) } else { last.revision };
+        let revision = if left.is_some() { told } else { delivered.max(told) };
+        Some(Progress { revision, news: News::Events(notices) })
     }
 }

@@ -1,6 +1,6 @@
 //! What a watch promises, without a socket.
 
-use std::task::Waker;
+use std::{task::Waker, time::Instant};
 
 use super::*;
 use crate::{
@@ -166,6 +166,20 @@ fn a_watch_that_is_dropped_leaves_no_monitor_behind() {
 }
 
 #[test]
+fn watches_that_name_one_bucket_many_times_are_dropped_without_holding_others_up() {
+    let registry = registry();
+    create(&registry, "a");
+    let targets = vec![Target { name: name("a"), id: None }; registry.limits().watch_names_max];
+    let watches: Vec<Watch> = (0..10).map(|_| Watch::names(registry.clone(), &targets, ALL).unwrap()).collect();
+    assert_eq!(registry.monitors(), 10 * targets.len());
+    let start = Instant::now();
+    drop(watches);
+    assert_eq!(registry.monitors(), 0);
+    // Milliseconds; two minutes where each monitor is looked for among all.
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
 fn by_prefix_what_is_there_comes_first_and_then_what_happens() {
     let registry = registry();
     let (a1, b, a2) = (create(&registry, "a/1"), create(&registry, "b"), create(&registry, "a/2"));
@@ -229,6 +243,24 @@ fn what_happens_during_a_snapshot_is_told_once_and_in_order() {
 }
 
 #[test]
+fn a_snapshot_that_meets_much_that_nobody_wants_lets_others_on_its_thread_go_first() {
+    let registry = registry();
+    for n in 0..=SNAPSHOT_PAGE_NAMES {
+        create(&registry, &format!("a{n:03}"));
+    }
+    let mut watch = by_prefix(&registry, "a");
+    for _ in 0..2 {
+        assert!(poll(&mut watch).is_ready(), "started, and a page");
+    }
+    let limits = Limits::default();
+    for n in 0..WATCH_BATCH_EVENTS * 2 {
+        registry.create(BucketName::parse(&format!("b{n}"), &limits).unwrap(), FOR_EVER).unwrap();
+    }
+    assert!(poll(&mut watch).is_pending(), "of two batches that are read it has yielded after the first");
+    assert_eq!(hear(&registry, &mut watch).len(), 2, "the last of the snapshot, and synced");
+}
+
+#[test]
 fn a_revision_on_a_response_means_that_all_up_to_it_was_sent() {
     let registry = registry();
     let mut watch = by_prefix(&registry, "a");
@@ -246,6 +278,22 @@ fn a_revision_on_a_response_means_that_all_up_to_it_was_sent() {
     registry.deliver();
     assert!(poll(&mut names).is_pending());
     assert_eq!(names.heartbeat().revision.unwrap().get(), before);
+}
+
+#[test]
+fn a_revision_is_not_claimed_while_some_refs_of_its_bucket_are_to_be_told() {
+    let registry = registry();
+    create(&registry, "a");
+    let mut watch = by_name(&registry, &["a"; WATCH_BATCH_EVENTS + 1]);
+    hear(&registry, &mut watch);
+    let died = stop(&registry, "a", Reason::Normal);
+    registry.deliver();
+    let mut left = WATCH_BATCH_EVENTS + 1;
+    while let Poll::Ready(Some(Ok(Response { revision, update: Update::Events(told) }))) = poll(&mut watch) {
+        left -= told.len();
+        assert_eq!(revision.unwrap().get() >= died, left == 0, "{left} are left");
+    }
+    assert_eq!(left, 0);
 }
 
 #[test]
