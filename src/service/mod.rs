@@ -136,7 +136,7 @@ impl BucketService for Buckets {
     }
 
     async fn transact(&self, request: Request<pb::TransactRequest>) -> Result<Response<pb::TransactResponse>, Status> {
-        answer(self.transact_entries(request.into_inner()))
+        answer(self.transact_entries(request.get_ref()))
     }
 
     async fn pipeline(

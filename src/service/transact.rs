@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Buckets {
-    pub(super) fn transact_entries(&self, request: pb::TransactRequest) -> Result<pb::TransactResponse, Failure> {
+    pub(super) fn transact_entries(&self, request: &pb::TransactRequest) -> Result<pb::TransactResponse, Failure> {
         let target = Target { name: self.name(&request.bucket)?, id: request.bucket_id };
         let count = request.checks.len() + request.success.len() + request.failure.len();
         if count > OPS_MAX {
@@ -29,7 +29,7 @@ impl Buckets {
         };
         let subject = Subject { bucket: &request.bucket, bucket_id: request.bucket_id, key: "" };
         let (id, done) = self.registry.ask(target, transact).map_err(|error| match error {
-            Error::Transact(error) => refused(&request, error),
+            Error::Transact(error) => refused(request, error),
             error => subject.failure(error),
         })?;
         let result =
