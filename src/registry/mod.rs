@@ -37,7 +37,7 @@ use self::{
     index::Index,
     log::Log,
     reaper::Reaper,
-    registrar::{Create, Monitor, MonitorsSet, PageOfNames, Registrar, Stop},
+    registrar::{Create, Living, Monitor, MonitorsSet, PageOfNames, Registrar, Stop},
 };
 pub(crate) use self::{
     delivery::{Inbox, Interest},
@@ -70,6 +70,7 @@ pub struct Registry {
 /// What outlives the registrar.
 struct Shared {
     id: String,
+    first: Revision,
     env: Arc<Env>,
     clock: Arc<dyn Clock>,
     index: Index,
@@ -124,6 +125,7 @@ impl Registry {
         let first = Revision::new(u64::try_from(clock.wall().as_micros()).unwrap_or_default());
         let shared = Arc::new(Shared {
             id,
+            first,
             index: Index::default(),
             log: Log::new(first, &limits),
             delivery: Delivery::new(first),
@@ -369,6 +371,21 @@ impl Registry {
     /// The living buckets whose names begin with `prefix` and come after `after`, and the revision that this is true of.
     pub(crate) fn snapshot(&self, prefix: &str, after: Option<&str>, items_max: usize) -> Result<Snapshot, Error> {
         self.registrar(PageOfNames { prefix, after, items_max })
+    }
+
+    /// The living bucket of each of these names, and the revision that this is true of.
+    pub(crate) fn living(&self, names: &[Arc<str>]) -> Result<(Vec<Option<Process<Bucket>>>, Revision), Error> {
+        self.registrar(Living { names })
+    }
+
+    /// The id of the living bucket of this name.
+    pub(crate) fn id_of(&self, name: BucketName<'_>) -> Option<BucketId> {
+        self.find(Target { name, id: None }).ok().map(|bucket| bucket.identity().id)
+    }
+
+    /// The revision that the registry began with, before its first event.
+    pub(crate) fn first_revision(&self) -> Revision {
+        self.shared.first
     }
 
     /// Reads the log.

@@ -219,3 +219,17 @@ impl Call<Monitor<'_>> for Registrar {
         (monitors, self.shared.log.revision())
     }
 }
+
+#[derive(Clone, Copy)]
+pub(super) struct Living<'a> {
+    pub(super) names: &'a [Arc<str>],
+}
+
+impl Call<Living<'_>> for Registrar {
+    type Reply = (Vec<Option<Process<Bucket>>>, Revision);
+
+    fn handle_call(&mut self, Living { names }: Living<'_>, _: &mut Context<'_, Self>) -> Self::Reply {
+        let living = names.iter().map(|name| self.living(name, None)).collect();
+        (living, self.shared.log.revision())
+    }
+}

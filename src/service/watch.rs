@@ -20,9 +20,10 @@ use super::{
 };
 use crate::{
     limits::{HEARTBEAT_DEFAULT, HEARTBEAT_MAX, HEARTBEAT_MIN},
+    name::Revision,
     pb::{self, EventKind},
     registry::{Error, Target},
-    watch::{End, Initial, Kinds, Watch},
+    watch::{BeginError, End, Initial, Kinds, Watch},
 };
 
 impl Buckets {
@@ -34,14 +35,20 @@ impl Buckets {
         refuse_unserved(request)?;
         let (every, kinds) = (heartbeat(request)?, kinds(request)?);
         let targets = self.targets(request)?;
-        let permit = self.streams.admit(extensions)?;
-        let watch = match &request.prefix {
-            Some(prefix) => {
-                let initial = if request.skip_initial { Initial::Skipped } else { Initial::Sent };
-                Watch::prefix(self.registry.clone(), prefix, kinds, initial)
-            }
-            None => Watch::names(self.registry.clone(), &targets, kinds).map_err(failure)?,
+        let after = self.after(request)?;
+        let initial = match (after, request.skip_initial) {
+            (Some(revision), _) => Initial::After(revision),
+            (None, true) => Initial::Skipped,
+            (None, false) => Initial::Sent,
         };
+        let permit = self.streams.admit(extensions)?;
+        let registry = self.registry.clone();
+        let watch = match &request.prefix {
+            Some(prefix) => Watch::prefix(registry, prefix, kinds, initial),
+            None if request.follow => Watch::follow(registry, &targets, kinds, initial),
+            None => Watch::names(registry, &targets, kinds, after),
+        }
+        .map_err(refused)?;
         Ok(WatchStream { watch, every, timer: Box::pin(sleep(every)), _permit: permit })
     }
 
@@ -53,9 +60,13 @@ impl Buckets {
             let words = "exactly one of buckets, incarnations and prefix is required (the empty prefix is all)";
             return Err(Failure::new(Reason::InvalidOption, words).field("buckets"));
         }
-        if prefix.is_none() && request.skip_initial {
-            let words = "skip_initial is set: only a watch by prefix has something to skip";
+        if prefix.is_none() && !request.follow && request.skip_initial {
+            let words = "skip_initial is set: only a watch by prefix or with follow has something to skip";
             return Err(Failure::new(Reason::InvalidOption, words).field("skip_initial"));
+        }
+        if request.follow && buckets.is_empty() {
+            let words = "follow is set: only names can be followed (a prefix is, always)";
+            return Err(Failure::new(Reason::InvalidOption, words).field("follow"));
         }
         let (limit, actual) = (self.registry.limits().watch_names_max, buckets.len() + incarnations.len());
         if actual > limit {
@@ -69,14 +80,44 @@ impl Buckets {
     }
 }
 
+impl Buckets {
+    /// The revision that the watch is resumed after.
+    fn after(&self, request: &pb::WatchRequest) -> Result<Option<Revision>, Failure> {
+        let Some(after) = request.after_revision else {
+            return match request.registry_id {
+                None => Ok(None),
+                Some(_) => {
+                    let words = "registry_id is set: it goes with after_revision";
+                    Err(Failure::new(Reason::InvalidOption, words).field("registry_id"))
+                }
+            };
+        };
+        if request.registry_id.as_deref().is_some_and(|id| id != self.registry.id()) {
+            return Err(refused(BeginError::Unknown));
+        }
+        Ok(Some(Revision::new(after)))
+    }
+}
+
+fn refused(error: BeginError) -> Failure {
+    match error {
+        BeginError::Compacted { oldest } => {
+            let words = format!("the history begins at revision {oldest}: start again without after_revision");
+            Failure::new(Reason::RevisionCompacted, words).with("oldest_revision", oldest)
+        }
+        BeginError::Unknown => {
+            let words = "the registry has not been at this revision: start again without after_revision";
+            Failure::new(Reason::RevisionUnknown, words).field("after_revision")
+        }
+        BeginError::Failed(error) => failure(error),
+    }
+}
+
 /// What comes with a later release says so when it is asked for.
 fn refuse_unserved(request: &pb::WatchRequest) -> Result<(), Failure> {
     unserved("entries", request.entries)?;
     unserved("key_prefix", request.key_prefix.is_some())?;
-    unserved("keys_only", request.keys_only)?;
-    unserved("follow", request.follow)?;
-    unserved("after_revision", request.after_revision.is_some())?;
-    unserved("registry_id", request.registry_id.is_some())
+    unserved("keys_only", request.keys_only)
 }
 
 fn kinds(request: &pb::WatchRequest) -> Result<Kinds, Failure> {

@@ -4,8 +4,8 @@
 //! and ends with [`End::Lagged`] where the log has gone on without it. It knows no gRPC and no timers: a heartbeat is
 //! [`Watch::heartbeat`], whenever its owner finds that it is time.
 
+mod history;
 mod names;
-mod prefix;
 
 use std::{
     collections::HashMap,
@@ -17,11 +17,14 @@ use std::{
 
 use futures_util::Stream;
 
-use self::{names::NamesWatch, prefix::PrefixWatch};
+use self::{
+    history::HistoryWatch,
+    names::{NamesWatch, Refused},
+};
 use crate::{
     name::{BucketId, Revision, Version},
     process::{Exit, MonitorRef},
-    registry::{Error, Event, EventKind, Inbox, Interest, Registry, Target},
+    registry::{Compacted, Error, Event, EventKind, Inbox, Interest, Registry, Target},
 };
 
 /// A stream of what happens to some buckets. It begins with [`Update::Started`].
@@ -37,13 +40,13 @@ pub struct Watch {
 #[derive(Debug)]
 enum Source {
     Names(NamesWatch),
-    Prefix(PrefixWatch),
+    History(HistoryWatch),
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Stage {
     Start,
-    /// What is there now is being sent.
+    /// What is there now, or what was missed, is being sent.
     Snapshot,
     Live,
     /// Said that nothing more will come.
@@ -60,13 +63,15 @@ pub struct Kinds {
     pub down: bool,
 }
 
-/// Whether a watch by prefix begins with what is there.
+/// Where a watch begins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Initial {
-    /// It does.
+    /// With what is there.
     Sent,
-    /// Only what happens from now on.
+    /// With what happens from now on.
     Skipped,
+    /// With what happened after this revision: it is resumed.
+    After(Revision),
 }
 
 /// What a watch sends.
@@ -178,24 +183,84 @@ pub enum End {
     Failed(#[from] Error),
 }
 
+/// Why a watch can't begin.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BeginError {
+    /// The log does not go back to where it is to be resumed.
+    #[error("revisions before {oldest} are not kept")]
+    Compacted {
+        /// The oldest revision that is kept.
+        oldest: Revision,
+    },
+    /// The registry has not been at that revision: it is of another life, or yet to come.
+    #[error("the registry has not been at this revision")]
+    Unknown,
+    /// The registrar failed.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+impl From<Compacted> for BeginError {
+    fn from(Compacted { oldest }: Compacted) -> Self {
+        Self::Compacted { oldest }
+    }
+}
+
 impl Watch {
-    /// Watches the buckets that `targets` name: exactly one DOWN for each, and then the stream is over.
+    /// Watches the buckets that `targets` name: exactly one DOWN for each, and then the stream is over. With `after`, the
+    /// monitors are set as of that revision.
     ///
     /// # Errors
-    /// [`Error::RegistryCrashed`], [`Error::GaveUp`].
-    pub fn names(registry: Registry, targets: &[Target<'_>], kinds: Kinds) -> Result<Self, Error> {
-        let (source, revision) = NamesWatch::new(registry, targets)?;
-        Ok(Self { source: Source::Names(source), kinds, stage: Stage::Start, revision: Some(revision) })
+    /// [`BeginError`].
+    pub fn names(
+        registry: Registry,
+        targets: &[Target<'_>],
+        kinds: Kinds,
+        after: Option<Revision>,
+    ) -> Result<Self, BeginError> {
+        if let Some(after) = after {
+            can_resume(&registry, after)?;
+        }
+        let source = NamesWatch::new(registry, targets, after).map_err(|refused| match refused {
+            Refused::Failed(error) => BeginError::Failed(error),
+            Refused::Compacted(compacted) => compacted.into(),
+        })?;
+        let revision = Some(after.unwrap_or_else(|| source.since()));
+        Ok(Self { source: Source::Names(source), kinds, stage: Stage::Start, revision })
     }
 
     /// Watches all buckets whose names begin with `prefix`, for ever.
-    #[must_use]
-    pub fn prefix(registry: Registry, prefix: &str, kinds: Kinds, initial: Initial) -> Self {
+    ///
+    /// # Errors
+    /// [`BeginError`].
+    pub fn prefix(registry: Registry, prefix: &str, kinds: Kinds, initial: Initial) -> Result<Self, BeginError> {
         // Where creations are not wanted there is nothing to send of what is there.
-        let initial = if kinds.created { initial } else { Initial::Skipped };
-        let source = PrefixWatch::new(registry, prefix, initial);
-        let revision = (initial == Initial::Skipped).then(|| source.cursor());
-        Self { source: Source::Prefix(source), kinds, stage: Stage::Start, revision }
+        let initial = if kinds.created || initial != Initial::Sent { initial } else { Initial::Skipped };
+        if let Initial::After(revision) = initial {
+            can_resume(&registry, revision)?;
+        }
+        Ok(Self::history(HistoryWatch::prefix(registry, prefix, initial), kinds))
+    }
+
+    /// Watches names for ever, whatever buckets have them.
+    ///
+    /// # Errors
+    /// [`BeginError`].
+    pub fn follow(
+        registry: Registry,
+        targets: &[Target<'_>],
+        kinds: Kinds,
+        initial: Initial,
+    ) -> Result<Self, BeginError> {
+        if let Initial::After(revision) = initial {
+            can_resume(&registry, revision)?;
+        }
+        Ok(Self::history(HistoryWatch::names(registry, targets, initial), kinds))
+    }
+
+    fn history(source: HistoryWatch, kinds: Kinds) -> Self {
+        let revision = source.revision();
+        Self { source: Source::History(source), kinds, stage: Stage::Start, revision }
     }
 
     /// The response that says that the stream is alive, and how far it is. To be sent when there is nothing else.
@@ -233,29 +298,35 @@ impl Watch {
                     self.stage = Stage::Snapshot;
                     let (registry, monitors) = match &mut self.source {
                         Source::Names(names) => names.monitors(),
-                        Source::Prefix(prefix) => (prefix.registry(), Vec::new()),
+                        Source::History(history) => history.monitors(),
                     };
                     let registry_id = registry.id().to_owned();
                     return Poll::Ready(Some(Ok(self.respond(Update::Started { registry_id, monitors }))));
                 }
                 Stage::Snapshot => {
-                    let page = match &mut self.source {
-                        Source::Names(names) => names.absent(),
-                        Source::Prefix(prefix) => prefix.snapshot()?,
+                    let (page, revision) = match &mut self.source {
+                        // Until all that it has missed is sent, it has to be resumed where it was.
+                        Source::Names(names) => match names.fired() {
+                            Some(fired) => (Some(fired), self.revision),
+                            None => (None, Some(names.since())),
+                        },
+                        Source::History(history) => (history.snapshot()?, history.revision()),
                     };
                     let Some(notices) = page else {
                         self.stage = Stage::Live;
-                        if let Source::Prefix(prefix) = &self.source {
-                            self.revision = Some(prefix.cursor());
-                        }
+                        self.revision = self.revision.max(revision);
                         return Poll::Ready(Some(Ok(self.respond(Update::Synced))));
                     };
+                    // The last page of a snapshot does not end it: that is for `synced` to say.
+                    if self.revision.is_some() {
+                        self.revision = revision;
+                    }
                     return self.tell(cx, notices);
                 }
                 Stage::Live => {
                     let Some(progress) = (match &mut self.source {
                         Source::Names(names) => names.next(cx),
-                        Source::Prefix(prefix) => Some(prefix.next(cx)?),
+                        Source::History(history) => Some(history.next(cx)?),
                     }) else {
                         self.stage = Stage::Over;
                         continue;
@@ -292,6 +363,15 @@ impl Stream for Watch {
     }
 }
 
+/// Whether the registry has been at this revision. Whether the log goes back to it shows as it is read.
+fn can_resume(registry: &Registry, after: Revision) -> Result<(), BeginError> {
+    if after < registry.first_revision() || after > registry.revision() {
+        return Err(BeginError::Unknown);
+    }
+    registry.events(after, 0)?;
+    Ok(())
+}
+
 /// How far a source is, and what it has.
 struct Progress {
     /// All up to this revision that was asked for is in `news` or was in earlier ones.
@@ -314,19 +394,29 @@ struct Seat {
     inbox: Arc<Inbox>,
     /// The monitors that have not fired.
     monitors: HashMap<MonitorRef, BucketId>,
+    /// Buckets of monitors that were given up.
+    taken_back: Vec<BucketId>,
 }
 
 impl Seat {
     fn take(registry: Registry, interest: Interest) -> Self {
         let inbox = Arc::new(Inbox::default());
         registry.enroll(&inbox, interest);
-        Self { registry, inbox, monitors: HashMap::new() }
+        Self { registry, inbox, monitors: HashMap::new(), taken_back: Vec::new() }
+    }
+}
+
+impl Seat {
+    /// Gives a monitor up. One of the same bucket that is wanted would go too, so it stays where it is; what it fires is
+    /// not known here any more.
+    fn take_back(&mut self, monitor: MonitorRef) {
+        self.taken_back.extend(self.monitors.remove(&monitor));
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.registry.forget(&self.inbox, self.monitors.values().copied());
+        self.registry.forget(&self.inbox, self.monitors.values().chain(&self.taken_back).copied());
     }
 }
 

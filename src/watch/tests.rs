@@ -37,11 +37,11 @@ fn stop(registry: &Registry, text: &str, reason: Reason) -> u64 {
 
 fn by_name(registry: &Registry, names: &[&str]) -> Watch {
     let targets: Vec<Target<'_>> = names.iter().map(|text| Target { name: name(text), id: None }).collect();
-    Watch::names(registry.clone(), &targets, ALL).unwrap()
+    Watch::names(registry.clone(), &targets, ALL, None).unwrap()
 }
 
 fn by_prefix(registry: &Registry, prefix: &str) -> Watch {
-    Watch::prefix(registry.clone(), prefix, ALL, Initial::Sent)
+    Watch::prefix(registry.clone(), prefix, ALL, Initial::Sent).unwrap()
 }
 
 /// What a watch has to say now, in short: the revision counted from `base`, and what it is.
@@ -131,7 +131,7 @@ fn what_is_not_there_is_noproc_at_once() {
     let registry = registry();
     let a = create(&registry, "a");
     let targets = [Target { name: name("a"), id: Some(a + 1) }, Target { name: name("b"), id: None }];
-    let mut watch = Watch::names(registry.clone(), &targets, ALL).unwrap();
+    let mut watch = Watch::names(registry.clone(), &targets, ALL, None).unwrap();
     assert_eq!(
         hear(&registry, &mut watch),
         [
@@ -170,7 +170,7 @@ fn watches_that_name_one_bucket_many_times_are_dropped_without_holding_others_up
     let registry = registry();
     create(&registry, "a");
     let targets = vec![Target { name: name("a"), id: None }; registry.limits().watch_names_max];
-    let watches: Vec<Watch> = (0..10).map(|_| Watch::names(registry.clone(), &targets, ALL).unwrap()).collect();
+    let watches: Vec<Watch> = (0..10).map(|_| Watch::names(registry.clone(), &targets, ALL, None).unwrap()).collect();
     assert_eq!(registry.monitors(), 10 * targets.len());
     let start = Instant::now();
     drop(watches);
@@ -200,8 +200,8 @@ fn kinds_and_skip_initial_leave_out_what_is_not_wanted() {
     let registry = registry();
     let a = create(&registry, "a");
     let only_down = Kinds { created: false, down: true };
-    let mut deaths = Watch::prefix(registry.clone(), "", only_down, Initial::Sent);
-    let mut news = Watch::prefix(registry.clone(), "", ALL, Initial::Skipped);
+    let mut deaths = Watch::prefix(registry.clone(), "", only_down, Initial::Sent).unwrap();
+    let mut news = Watch::prefix(registry.clone(), "", ALL, Initial::Skipped).unwrap();
     assert_eq!(hear(&registry, &mut deaths), [Said::Started(vec![]), Said::Synced]);
     assert_eq!(hear(&registry, &mut news), [Said::Started(vec![]), Said::Synced]);
     let b = create(&registry, "b");
@@ -379,4 +379,143 @@ fn more_events_than_fit_one_response_come_in_several() {
     };
     assert!(first.len() <= WATCH_BATCH_EVENTS);
     assert_eq!(first.len() + hear(&registry, &mut watch).len(), WATCH_BATCH_EVENTS * 2);
+}
+
+/// The same, of targets by name and id, as of a revision.
+fn resumed(registry: &Registry, targets: &[(&str, Option<u64>)], after: u64) -> Result<Watch, BeginError> {
+    let targets: Vec<Target<'_>> = targets.iter().map(|(text, id)| Target { name: name(text), id: *id }).collect();
+    Watch::names(registry.clone(), &targets, ALL, Some(Revision::new(after)))
+}
+
+fn resumed_prefix(registry: &Registry, after: u64) -> Result<Watch, BeginError> {
+    Watch::prefix(registry.clone(), "", ALL, Initial::After(Revision::new(after)))
+}
+
+#[test]
+fn whoever_creates_and_then_watches_from_there_never_loses_the_reason() {
+    let registry = registry();
+    let a = create(&registry, "a");
+    stop(&registry, "a", Reason::Killed);
+    create(&registry, "a");
+    let mut watch = resumed(&registry, &[("a", Some(a))], a).unwrap();
+    assert_eq!(
+        hear(&registry, &mut watch),
+        [Said::Started(vec![a]), down("a", a, Reason::Killed), Said::Synced, Said::Over]
+    );
+    assert_eq!(registry.monitors(), 0);
+}
+
+#[test]
+fn a_monitor_as_of_a_revision_is_decided_by_the_first_event_after_it() {
+    let registry = registry();
+    let (gone, stays) = (create(&registry, "gone"), create(&registry, "stays"));
+    let after = registry.revision().get();
+    stop(&registry, "gone", Reason::Expired);
+    let namesake = create(&registry, "gone");
+    create(&registry, "new");
+    let asked = [("gone", None), ("new", None), ("stays", None), ("never", None), ("gone", Some(namesake))];
+    let mut watch = resumed(&registry, &asked, after).unwrap();
+    assert_eq!(
+        hear(&registry, &mut watch),
+        [
+            Said::Started(vec![gone, 0, stays, 0, 0]),
+            down("gone", gone, Reason::Expired),
+            down("new", 0, Reason::NoProc),
+            down("never", 0, Reason::NoProc),
+            down("gone", namesake, Reason::NoProc),
+            Said::Synced
+        ]
+    );
+    stop(&registry, "gone", Reason::Normal);
+    stop(&registry, "new", Reason::Normal);
+    stop(&registry, "stays", Reason::Normal);
+    assert_eq!(hear(&registry, &mut watch), [down("stays", stays, Reason::Normal), Said::Over]);
+}
+
+#[test]
+fn a_prefix_is_resumed_with_what_was_missed_and_each_response_says_how_far_it_is() {
+    let registry = registry();
+    let a = create(&registry, "a");
+    let after = registry.revision().get();
+    let b = create(&registry, "b");
+    stop(&registry, "a", Reason::Killed);
+    let mut watch = resumed_prefix(&registry, after).unwrap();
+    assert_eq!(watch.heartbeat().revision.map(Revision::get), Some(after));
+    assert_eq!(
+        hear(&registry, &mut watch),
+        [Said::Started(vec![]), created("b", b), down("a", a, Reason::Killed), Said::Synced]
+    );
+    assert_eq!(watch.heartbeat().revision, Some(registry.revision()));
+    let c = create(&registry, "c");
+    assert_eq!(hear(&registry, &mut watch), [created("c", c)]);
+}
+
+#[test]
+fn what_is_no_longer_kept_or_never_was_can_not_be_resumed() {
+    let registry = registry_with(Limits { history_events_max: 3, ..Limits::default() });
+    let first = registry.revision().get();
+    for n in 0..5 {
+        create(&registry, &n.to_string());
+    }
+    let oldest = Revision::new(first + 3);
+    for after in [first, first + 1] {
+        assert_eq!(resumed_prefix(&registry, after).unwrap_err(), BeginError::Compacted { oldest });
+        assert_eq!(resumed(&registry, &[("0", None)], after).unwrap_err(), BeginError::Compacted { oldest });
+    }
+    resumed_prefix(&registry, first + 2).unwrap();
+    for after in [first - 1, first + 6, 1, u64::MAX] {
+        assert_eq!(resumed_prefix(&registry, after).unwrap_err(), BeginError::Unknown);
+        assert_eq!(resumed(&registry, &[("0", None)], after).unwrap_err(), BeginError::Unknown);
+    }
+}
+
+fn follow(registry: &Registry, names: &[&str], initial: Initial) -> Watch {
+    let targets: Vec<Target<'_>> = names.iter().map(|text| Target { name: name(text), id: None }).collect();
+    Watch::follow(registry.clone(), &targets, ALL, initial).unwrap()
+}
+
+#[test]
+fn a_name_that_is_followed_is_told_of_for_ever() {
+    let registry = registry();
+    let a = create(&registry, "a");
+    create(&registry, "other");
+    let mut watch = follow(&registry, &["b", "a"], Initial::Sent);
+    assert_eq!(
+        hear(&registry, &mut watch),
+        [Said::Started(vec![0, a]), initial("a", a), down("b", 0, Reason::NoProc), Said::Synced]
+    );
+    stop(&registry, "a", Reason::Killed);
+    stop(&registry, "other", Reason::Killed);
+    let (again, b) = (create(&registry, "a"), create(&registry, "b"));
+    assert_eq!(hear(&registry, &mut watch), [down("a", a, Reason::Killed), created("a", again), created("b", b)]);
+    let mut late = follow(&registry, &["a", "a"], Initial::After(Revision::new(again)));
+    stop(&registry, "a", Reason::Normal);
+    let both = [down("a", again, Reason::Normal), down("a", again, Reason::Normal)];
+    let [started, said @ ..] = &hear(&registry, &mut late)[..] else { panic!("nothing said") };
+    assert_eq!(*started, Said::Started(vec![again, again]));
+    assert!(said.iter().filter(|said| **said != Said::Synced).eq(&both));
+}
+
+#[test]
+fn what_happens_to_a_followed_name_before_its_page_comes_is_told_once() {
+    let registry = registry();
+    let texts: Vec<String> = (0..SNAPSHOT_PAGE_NAMES * 2).map(|n| format!("n{n:04}")).collect();
+    let (dies, comes) = (&*texts[SNAPSHOT_PAGE_NAMES + 1], &*texts[SNAPSHOT_PAGE_NAMES + 2]);
+    let id = create(&registry, dies);
+    let names: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let mut watch = follow(&registry, &names, Initial::Sent);
+    for _ in 0..2 {
+        assert!(poll(&mut watch).is_ready());
+    }
+    stop(&registry, dies, Reason::Killed);
+    let came = create(&registry, comes);
+    stop(&registry, comes, Reason::Killed);
+    let said = hear(&registry, &mut watch);
+    let of = |name: &str| {
+        let is_of =
+            |said: &&Said| matches!(said, Said::Initial(n, _) | Said::Created(n, _) | Said::Down(n, ..) if n == name);
+        said.iter().filter(is_of).collect::<Vec<_>>()
+    };
+    assert_eq!(of(dies), [&initial(dies, id), &down(dies, id, Reason::Killed)]);
+    assert_eq!(of(comes), [&created(comes, came), &down(comes, came, Reason::Killed)]);
 }
