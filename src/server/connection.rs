@@ -18,7 +18,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::call::Calls;
+use super::{
+    call::Calls,
+    traffic::{Counted, Traffic},
+};
 use crate::{limits::Limits, service::streams};
 
 /// Request bytes on their way in one connection. h2 closes healthy connections when it is small and messages are.
@@ -42,7 +45,8 @@ const PING_ANSWER: Duration = Duration::from_secs(5);
 /// A client that connects and says nothing is let go after this long. HTTP/2 has no timer of its own for that.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
-/// A connection that is told to go away, and carries no stream for this long, is closed whether it has heard it or not.
+/// A connection that is told to go away, and carries no stream and no byte for twice this long, is closed whether it has
+/// heard it or not.
 const GOODBYE: Duration = Duration::from_millis(250);
 
 /// Accepts and serves connections until `stop` turns true; returns when the last of them has ended.
@@ -119,21 +123,25 @@ async fn connection(
         request.extensions_mut().insert(long_streams.clone());
         calls.call(request, Arc::clone(&token))
     });
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let traffic = Traffic::default();
+    let stream = TokioIo::new(Counted::new(stream, traffic.clone()));
+    let mut connection = pin!(http.serve_connection(stream, service));
     tokio::select! {
         ended = connection.as_mut() => return log_end(ended),
         () = turned(&mut stop) => connection.as_mut().graceful_shutdown(),
     }
 
-    // GOAWAY is sent, and open streams may end. A peer that does not answer is not waited for; two looks, because what a
-    // stream sent last may still be on its way at the first.
-    let mut idle = false;
+    // GOAWAY is sent, and open streams may end. A peer that does not answer is not waited for; one that is slow to read what
+    // its streams sent last, which are over for us, moves a byte now and then. Two looks, because what was sent last may
+    // still be on its way at the first.
+    let (mut idle, mut bytes) = (false, traffic.bytes());
     loop {
         tokio::select! {
             ended = connection.as_mut() => return log_end(ended),
             () = sleep(GOODBYE) => {}
         }
-        let was_idle = std::mem::replace(&mut idle, open.strong_count() <= 1);
+        let before = std::mem::replace(&mut bytes, traffic.bytes());
+        let was_idle = std::mem::replace(&mut idle, open.strong_count() <= 1 && before == bytes);
         if idle && was_idle {
             return;
         }

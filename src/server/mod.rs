@@ -13,6 +13,7 @@ mod intake;
 mod router;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 

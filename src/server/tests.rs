@@ -284,6 +284,34 @@ async fn an_admitted_call_finishes_while_later_ones_are_told_that_the_server_dra
 }
 
 #[tokio::test]
+async fn an_answer_that_is_read_slowly_arrives_whole_though_the_server_drains() {
+    let mut server = Server::with(Limits::default(), Duration::from_secs(20)).await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(async { drop(connection.await) });
+    let request = http::Request::post(format!("http://server{CREATE}")).header("content-type", "application/grpc");
+    let (response, mut body) = send.send_request(request.body(()).unwrap(), false).unwrap();
+    body.send_data(framed(&create("large")), true).unwrap();
+    let mut answer = soon(response).await.unwrap().into_body();
+    let mut bytes = soon(answer.data()).await.unwrap().unwrap().len();
+
+    server.stop();
+    // Windows of 64 KiB, a frame of 16 KiB in a while: a client far away, which takes well over GOODBYE twice.
+    let mut held = bytes;
+    loop {
+        tokio::time::sleep(Duration::from_millis(25)).await;
+        answer.flow_control().release_capacity(std::mem::take(&mut held)).unwrap();
+        let Some(chunk) = soon(answer.data()).await else { break };
+        held = chunk.expect("the answer is not cut").len();
+        bytes += held;
+    }
+    assert!(bytes > 1 << 20);
+    assert!(soon(answer.trailers()).await.unwrap().is_some_and(|trailers| trailers["grpc-status"] == "0"));
+    drop(send);
+    server.stopped().await;
+}
+
+#[tokio::test]
 async fn an_open_stream_is_told_by_the_application_and_does_not_hold_the_drain_up() {
     let mut server = Server::start().await;
     let mut stream = server.client().await.watch(watch("drain")).await.unwrap().into_inner();

@@ -139,6 +139,10 @@ impl BucketService for Buckets {
         match request.into_inner().bucket.as_str() {
             "panic" => panic!("on command"),
             "wait" => self.0.wait().await,
+            "large" => {
+                let bucket = pb::Bucket { name: "x".repeat(1 << 20), ..Default::default() };
+                return Ok(Response::new(pb::CreateResponse { bucket: Some(bucket), ..Default::default() }));
+            }
             _ => {}
         }
         Ok(Response::new(pb::CreateResponse::default()))
