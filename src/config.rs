@@ -51,10 +51,24 @@ impl Serve {
     ///
     /// A line for the operator, that names the options.
     pub fn check(&self) -> Result<(), String> {
-        let Limits { value_bytes_max, message_bytes_max, .. } = self.limits;
+        let Limits { value_bytes_max, message_bytes_max, key_bytes_max, name_bytes_max, watch_names_max, .. } =
+            self.limits;
         if value_bytes_max > message_bytes_max / 2 {
             return Err(format!(
                 "--value-bytes-max is {value_bytes_max}: at most half of --message-bytes-max ({message_bytes_max}) is allowed"
+            ));
+        }
+        // A page has one entry at least, and a token that holds its key and the prefix.
+        if key_bytes_max > message_bytes_max / 32 {
+            return Err(format!(
+                "--key-bytes-max is {key_bytes_max}: at most a 32nd of --message-bytes-max ({message_bytes_max}) is allowed"
+            ));
+        }
+        // A Watch answers with all the names that it was asked for, a ref and an id for each.
+        if watch_names_max.saturating_mul(name_bytes_max + 32) > message_bytes_max {
+            return Err(format!(
+                "--watch-names-max is {watch_names_max}: with names of {name_bytes_max} bytes they don't fit a message \
+                 (--message-bytes-max is {message_bytes_max})"
             ));
         }
         Ok(())

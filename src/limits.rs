@@ -119,8 +119,8 @@ pub const RESTARTS_MAX: usize = 3;
 /// The time in which [`RESTARTS_MAX`] restarts are allowed (OTP's period).
 pub const RESTART_WINDOW: Duration = Duration::from_secs(5);
 
-/// A dead bucket with more entries than this is freed by a thread of its own, so that no request waits for it.
-pub const FREE_INLINE_ENTRIES_MAX: usize = 256;
+/// A dead bucket that was charged more bytes than this is freed by a thread of its own, so that no request waits for it.
+pub const FREE_INLINE_BYTES_MAX: usize = 32 * KIB;
 
 /// Buckets that a drain takes from the registry in one step.
 pub const STOP_BATCH: usize = 256;

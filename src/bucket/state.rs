@@ -65,9 +65,11 @@ impl Bucket {
         }
     }
 
-    /// Gives back all that it was charged for, as its life ends; its memory is freed when it is dropped.
-    pub fn release(&mut self) {
+    /// Gives back all that it was charged for, as its life ends, and says how much; its memory is freed when it is dropped.
+    pub fn release(&mut self) -> usize {
+        let bytes = self.charge.bytes();
         self.charge.release();
+        bytes
     }
 
     /// Sees to what is due, and then looks.

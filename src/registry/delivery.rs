@@ -144,16 +144,12 @@ impl Delivery {
         }
     }
 
-    /// Says that all up to `revision` was handed over.
+    /// Says that all up to `revision` was handed over, and wakes the one who delivers. That is done where the registrar's lock
+    /// is held, since whoever drains its mailbox may be anyone, and one who forgot would leave a watcher in the dark; to wake
+    /// a task is to put it in a queue.
     pub(super) fn settle(&self, revision: Revision) {
         self.settled.store(revision.get(), Ordering::Release);
-    }
-
-    /// Wakes the one who delivers, if there is something to deliver. To be called where no lock is held.
-    pub(super) fn announce(&self) {
-        if self.settled.load(Ordering::Acquire) != self.delivered.load(Ordering::Acquire)
-            && !self.news.swap(true, Ordering::AcqRel)
-        {
+        if !self.news.swap(true, Ordering::AcqRel) {
             self.waker.wake();
         }
     }
@@ -187,7 +183,7 @@ impl Delivery {
         }
     }
 
-    /// Delivers whenever something is announced, for ever.
+    /// Delivers whenever there is something, for ever.
     pub(super) async fn run(&self) {
         poll_fn(|cx| {
             self.waker.register(cx.waker());

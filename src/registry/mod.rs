@@ -37,7 +37,7 @@ use self::{
     index::Index,
     log::Log,
     reaper::Reaper,
-    registrar::{Create, Living, Monitor, MonitorsSet, PageOfNames, Registrar, Stop},
+    registrar::{Create, Living, LivingBuckets, Monitor, MonitorsSet, PageOfNames, Registrar, Stop},
 };
 pub(crate) use self::{
     delivery::{Inbox, Interest},
@@ -212,11 +212,7 @@ impl Registry {
     /// [`Error::BucketNotFound`].
     pub fn lookup(&self, name: BucketName<'_>) -> Result<Description, Error> {
         let bucket = self.find(Target { name, id: None })?;
-        let described = describe(&bucket, Describe);
-        if described.is_none() {
-            self.shared.delivery.announce();
-        }
-        described.ok_or(Error::BucketNotFound)
+        describe(&bucket, Describe).ok_or(Error::BucketNotFound)
     }
 
     /// Describes the living buckets whose names begin with `prefix` and come after `after`; at most `items_max`.
@@ -253,16 +249,12 @@ impl Registry {
     {
         let bucket = self.find(target)?;
         let id = bucket.identity().id;
-        let result = match bucket.call(message) {
+        match bucket.call(message) {
             Ok(Ok(reply)) => Ok((id, reply)),
             Ok(Err(error)) => Err(error.into()),
             Err(CallError::NoProc) => Err(Error::BucketNotFound),
             Err(CallError::Crashed(exit)) => Err(Error::BucketCrashed { id, exit }),
-        };
-        if !bucket.is_alive() {
-            self.shared.delivery.announce();
         }
-        result
     }
 
     /// Ends what is past its time, for ever: buckets, and entries of buckets. Somebody must run this on a thread of its own,
@@ -286,7 +278,6 @@ impl Registry {
                 // One that died meanwhile needs nothing more.
                 drop(bucket.call(Tick));
             }
-            self.shared.delivery.announce();
         }
     }
 
@@ -374,7 +365,7 @@ impl Registry {
     }
 
     /// The living bucket of each of these names, and the revision that this is true of.
-    pub(crate) fn living(&self, names: &[Arc<str>]) -> Result<(Vec<Option<Process<Bucket>>>, Revision), Error> {
+    pub(crate) fn living(&self, names: &[Arc<str>]) -> Result<(LivingBuckets, Revision), Error> {
         self.registrar(Living { names })
     }
 
@@ -404,14 +395,11 @@ impl Registry {
         found.filter(|bucket| id.is_none_or(|id| id == bucket.identity().id.get())).ok_or(Error::BucketNotFound)
     }
 
-    /// Asks the registrar, and then has those told whom the answer, or what it found in its mailbox, concerns.
     fn registrar<M: Clone>(&self, message: M) -> Result<<Registrar as Call<M>>::Reply, Error>
     where
         Registrar: Call<M>,
     {
-        let reply = self.registrar.call(message);
-        self.shared.delivery.announce();
-        reply.map_err(|error| match error {
+        self.registrar.call(message).map_err(|error| match error {
             CallError::NoProc => Error::GaveUp,
             CallError::Crashed(exit) => Error::RegistryCrashed(exit),
         })

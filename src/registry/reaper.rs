@@ -9,7 +9,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::limits::FREE_INLINE_ENTRIES_MAX;
+use crate::limits::FREE_INLINE_BYTES_MAX;
 
 /// A thread that is there only while it has work, and the work.
 #[derive(Clone, Default)]
@@ -22,10 +22,10 @@ struct Work {
 }
 
 impl Reaper {
-    /// Frees `remains`, of so many entries: now if they are few, else on another thread.
-    pub(super) fn free(&self, entries: usize, remains: impl Send + 'static) {
+    /// Frees `remains`, of about so many bytes: now if they are few, else on another thread.
+    pub(super) fn free(&self, bytes: usize, remains: impl Send + 'static) {
         let remains = Box::new(remains);
-        if entries <= FREE_INLINE_ENTRIES_MAX {
+        if bytes <= FREE_INLINE_BYTES_MAX {
             return free(remains);
         }
         let mut work = self.0.lock();
@@ -81,10 +81,10 @@ mod tests {
     fn what_is_large_is_freed_on_another_thread_and_what_is_small_here() {
         let (sender, dropped) = channel();
         let reaper = Reaper::default();
-        reaper.free(FREE_INLINE_ENTRIES_MAX, Remains(sender.clone(), false));
+        reaper.free(FREE_INLINE_BYTES_MAX, Remains(sender.clone(), false));
         assert_eq!(dropped.recv().unwrap().as_deref(), thread::current().name());
         for _ in 0..3 {
-            reaper.free(FREE_INLINE_ENTRIES_MAX + 1, Remains(sender.clone(), false));
+            reaper.free(FREE_INLINE_BYTES_MAX + 1, Remains(sender.clone(), false));
             assert_eq!(dropped.recv().unwrap().as_deref(), Some("pail-reaper"));
         }
     }
@@ -93,8 +93,8 @@ mod tests {
     fn a_panic_in_a_drop_stops_nobody() {
         let (sender, dropped) = channel();
         let reaper = Reaper::default();
-        for entries in [1, 1_000_000, 1, 1_000_000] {
-            reaper.free(entries, Remains(sender.clone(), true));
+        for bytes in [1, 1 << 30, 1, 1 << 30] {
+            reaper.free(bytes, Remains(sender.clone(), true));
             dropped.recv().unwrap();
         }
     }

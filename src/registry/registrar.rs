@@ -51,13 +51,11 @@ impl Registrar {
             id: *id,
             kind: EventKind::Down { exit, version, created_at: *created_at },
         });
-        if let Some(bucket) = &mut remains {
-            bucket.release();
-        }
+        let bytes = remains.as_mut().map_or(0, Bucket::release);
         shared.delivery.hand_over(&event);
         shared.delivery.settle(event.revision);
         if let Some(bucket) = remains {
-            shared.reaper.free(bucket.summary().entry_count, bucket);
+            shared.reaper.free(bytes, bucket);
         }
         Some(event.revision)
     }
@@ -220,13 +218,16 @@ impl Call<Monitor<'_>> for Registrar {
     }
 }
 
+/// For each name its bucket, if it lives.
+pub(crate) type LivingBuckets = Vec<Option<Process<Bucket>>>;
+
 #[derive(Clone, Copy)]
 pub(super) struct Living<'a> {
     pub(super) names: &'a [Arc<str>],
 }
 
 impl Call<Living<'_>> for Registrar {
-    type Reply = (Vec<Option<Process<Bucket>>>, Revision);
+    type Reply = (LivingBuckets, Revision);
 
     fn handle_call(&mut self, Living { names }: Living<'_>, _: &mut Context<'_, Self>) -> Self::Reply {
         let living = names.iter().map(|name| self.living(name, None)).collect();
