@@ -42,7 +42,10 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 /// …when it does not answer for so long.
 const PING_ANSWER: Duration = Duration::from_secs(5);
 
-/// A client that connects and says nothing is let go after this long. HTTP/2 has no timer of its own for that.
+/// What a client of HTTP/2 says first, whatever it is.
+const PREFACE_BYTES: u64 = 24;
+
+/// A client that connects and says nothing, or half of a preface, is let go after this long. HTTP/2 has no timer of its own for that.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// A connection that is told to go away, and carries no stream and no byte for twice this long, is closed whether it has
@@ -128,6 +131,7 @@ async fn connection(
     let mut connection = pin!(http.serve_connection(stream, service));
     tokio::select! {
         ended = connection.as_mut() => return log_end(ended),
+        () = half_said(&traffic) => return,
         () = turned(&mut stop) => connection.as_mut().graceful_shutdown(),
     }
 
@@ -145,6 +149,14 @@ async fn connection(
         if idle && was_idle {
             return;
         }
+    }
+}
+
+/// Returns for a client that has begun to greet and did not end in time: HTTP/2 looks after it only from there on.
+async fn half_said(traffic: &Traffic) {
+    sleep(FIRST_WORD).await;
+    if traffic.read() >= PREFACE_BYTES {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -344,6 +344,21 @@ async fn clients_that_say_nothing_do_not_hold_the_drain_up() {
     }
 }
 
+/// Time runs by itself wherever all wait for it.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_or_half_a_greeting_is_let_go_after_ten_seconds() {
+    let server = Server::start().await;
+    for said in [&b""[..], b"PRI", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
+        let mut client = TcpStream::connect(server.address).await.unwrap();
+        client.write_all(said).await.unwrap();
+        let since = tokio::time::Instant::now();
+        let mut answer = Vec::new();
+        drop(client.read_to_end(&mut answer).await);
+        let waited = since.elapsed();
+        assert!((9..=11).contains(&waited.as_secs()), "{said:?}: {waited:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_stream_that_does_not_end_is_cut_at_the_drain_timeout() {
     let mut server = Server::with(Limits::default(), Duration::from_millis(400)).await;

@@ -15,26 +15,37 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Bytes that have passed a socket, in either direction; clones count as one.
+/// Bytes that have passed a socket; clones count as one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Traffic(Arc<AtomicU64>);
+pub(super) struct Traffic(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    read: AtomicU64,
+    written: AtomicU64,
+}
 
 impl Traffic {
-    /// How many they are by now.
-    pub(super) fn bytes(&self) -> u64 {
-        self.0.load(Relaxed)
+    /// How many came by now.
+    pub(super) fn read(&self) -> u64 {
+        self.0.read.load(Relaxed)
     }
 
-    fn add(&self, bytes: usize) {
-        self.0.fetch_add(u64::try_from(bytes).unwrap_or_default(), Relaxed);
+    /// How many came and went by now.
+    pub(super) fn bytes(&self) -> u64 {
+        self.read() + self.0.written.load(Relaxed)
     }
 
     fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = written {
-            self.add(bytes);
+            add(&self.0.written, bytes);
         }
         written
     }
+}
+
+fn add(count: &AtomicU64, bytes: usize) {
+    count.fetch_add(u64::try_from(bytes).unwrap_or_default(), Relaxed);
 }
 
 /// The socket.
@@ -54,7 +65,7 @@ impl AsyncRead for Counted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.traffic.add(buffer.filled().len() - before);
+        add(&self.traffic.0.read, buffer.filled().len() - before);
         read
     }
 }
