@@ -14,7 +14,7 @@ use crate::service::status::DOMAIN;
 
 /// Done; also where the reader of our output left early.
 pub(super) const EXIT_OK: u8 = 0;
-/// The server answered, with an error.
+/// The server answered, with an error, or with checks that did not hold.
 pub(super) const EXIT_REFUSED: u8 = 1;
 /// The command line, or a value on it, is wrong; nothing was sent.
 pub(super) const EXIT_USAGE: u8 = 2;
@@ -213,6 +213,7 @@ mod tests {
         assert_eq!(Error::from(Status::deadline_exceeded("")).exit_code(), 3);
         assert_eq!(lost().exit_code(), 3);
         assert_eq!(Error::Unreachable(String::new()).exit_code(), 3);
+        assert_eq!(Error::NotHeld.exit_code(), 1);
         assert_eq!(Error::Usage(String::new()).exit_code(), 2);
     }
 

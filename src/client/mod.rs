@@ -42,10 +42,10 @@ pub enum Command {
     Put(entries::Put),
     Get(entries::Get),
     Delete(entries::Delete),
+    Scan(entries::Scan),
     Add(entries::Add),
     Touch(touch::Touch),
     Txn(txn::Txn),
-    Scan(entries::Scan),
     Watch(watch::Watch),
     Shell(shell::Shell),
 }
@@ -78,10 +78,10 @@ async fn execute(command: Command, options: &Options, out: &mut Output<'_>) -> R
         Command::Put(put) => put.run(options, out).await,
         Command::Get(get) => get.run(options, out).await,
         Command::Delete(delete) => delete.run(options, out).await,
+        Command::Scan(scan) => scan.run(options, out).await,
         Command::Add(add) => add.run(options, out).await,
         Command::Touch(touch) => touch.run(options, out).await,
         Command::Txn(txn) => txn.run(options, out).await,
-        Command::Scan(scan) => scan.run(options, out).await,
         Command::Watch(watch) => watch.run(options, out).await,
         Command::Shell(shell) => shell.run(options, out).await,
     }

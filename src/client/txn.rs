@@ -2,7 +2,11 @@
 
 mod grammar;
 
-use std::{fs::File, io, path::PathBuf};
+use std::{
+    fs::File,
+    io::{self, IsTerminal as _, Write as _, stdin},
+    path::PathBuf,
+};
 
 use clap::Args;
 
@@ -30,14 +34,16 @@ use crate::pb::{TransactRequest, TransactResult, transact_op::Op};
 Lines:
   check KEY present | absent          the entry is there, or not
   check KEY version N                 it is at this version; 0: it is absent
-  check KEY KIND VALUE                it is this value; KIND is text, int, num, bool or data (in base64)
+  check KEY KIND VALUE                it is this value, of this kind
   put KEY VALUE [ttl TIME]            sets a text
   put KEY KIND VALUE [ttl TIME]       sets a value of another kind
   add KEY DELTA [ttl TIME]            adds to an integer
   delete KEY
   get KEY
   else                                what follows is done where a check does not hold
-A word with blanks in it is quoted: \"a b\" or 'a b'; \"…\" knows \\\", \\\\, \\n and \\t. A line that begins with # is none.
+A KIND is text, int, num, bool or data (in base64). A TIME is a whole number of ms, s, m, h or d.
+A word with blanks in it is quoted: \"a b\" or 'a b'; within \"\" there are \\\", \\\\, \\n and \\t.
+A line that begins with # is a comment.
 
 Examples:
   printf 'add stock -1\\nadd sold 1\\n' | pail txn shop
@@ -79,7 +85,13 @@ impl Txn {
 
     fn read(&self) -> Result<Transaction, Error> {
         let (bytes, name) = match &self.file {
-            None => (value::read_bounded(io::stdin(), "standard input")?, "standard input".to_owned()),
+            None => {
+                if stdin().is_terminal() {
+                    // Where it waits for a person it says so.
+                    writeln!(io::stderr(), "pail: a transaction, line by line; Ctrl-D sends it").ok();
+                }
+                (value::read_bounded(stdin(), "standard input")?, "standard input".to_owned())
+            }
             Some(path) => {
                 let name = path.display().to_string();
                 let file = File::open(path).map_err(|error| Error::Usage(format!("cannot read {name}: {error}")))?;

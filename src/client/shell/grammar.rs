@@ -23,7 +23,7 @@ pub(super) const COMMANDS: [Spec; 12] = [
     spec("GET", "GET bucket key", "prints a value", true),
     spec("DELETE", "DELETE bucket key", "removes an entry", true),
     spec("ADD", "ADD bucket key delta", "adds to an integer, which is 0 if it is absent, and prints the sum", true),
-    spec("TOUCH", "TOUCH bucket [key] ttl", "lets a bucket or an entry live so long from now: 500ms, 10s, 5m, 1h, 7d or forever", true),
+    spec("TOUCH", "TOUCH bucket [key] ttl", "lets a bucket or an entry live so long from now: 10s, 5m, 1h, 7d or forever", true),
     spec("SCAN", "SCAN bucket [prefix]", "prints the entries whose keys begin with the prefix", true),
     spec("LOOKUP", "LOOKUP bucket", "describes a bucket", true),
     spec("LIST", "LIST [prefix]", "prints the names that begin with the prefix", true),
