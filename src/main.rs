@@ -24,7 +24,7 @@ Examples:
 
 Exit codes:
   0  done
-  1  the server refused, or what was asked for is not there
+  1  the server refused, what was asked for is not there, or a transaction's checks did not hold
   2  the command line is wrong; nothing was sent
   3  no answer: no server there, the connection was lost, or the time was up";
 
@@ -105,6 +105,7 @@ mod tests {
     fn a_value_may_be_negative_and_after_two_dashes_it_may_be_anything() {
         Cli::try_parse_from(["pail", "put", "b", "k", "-5", "--int"]).unwrap();
         Cli::try_parse_from(["pail", "put", "b", "k", "-1.5e3", "--num"]).unwrap();
+        Cli::try_parse_from(["pail", "add", "b", "k", "-5"]).unwrap();
         Cli::try_parse_from(["pail", "put", "b", "k", "--", "--text"]).unwrap();
         Cli::try_parse_from(["pail", "put", "b", "k", "-"]).unwrap();
     }

@@ -1,17 +1,18 @@
-//! `put`, `get`, `delete` and `scan`: what a bucket holds.
+//! `put`, `get`, `delete`, `add` and `scan`: what a bucket holds.
 
 use std::io;
 
 use clap::Args;
+use prost_types::Duration;
 
 use super::{
     error::Error,
     lifecycle::page_size,
-    options::{Client, Options},
+    options::{Client, Options, ttl},
     output::{Escaped, Format, Output},
     value::{self, ValueArgs},
 };
-use crate::pb::{DeleteRequest, Entry, GetRequest, PutRequest, ScanRequest};
+use crate::pb::{AddRequest, DeleteRequest, Entry, GetRequest, PutRequest, ScanRequest};
 
 /// Sets an entry of a bucket
 ///
@@ -27,7 +28,8 @@ Examples:
   pail put shopping photo --file milk.png    data
   date | pail put shopping when - --text     a text, with its newline
   pail put shopping milk 2 --expect 1        only if nobody changed it since version 1
-  pail put shopping lock me --expect 0       only if it is not there")]
+  pail put shopping lock me --expect 0       only if it is not there
+  pail put shopping offer 9 --ttl 10m        gone in ten minutes")]
 pub struct Put {
     /// The name of the bucket
     name: String,
@@ -35,6 +37,9 @@ pub struct Put {
     key: String,
     #[command(flatten)]
     value: ValueArgs,
+    /// How long the entry lives: a whole number of ms, s, m, h or d [default: for ever, also where the old one had a time]
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    ttl: Option<Duration>,
     #[command(flatten)]
     conditions: Conditions,
 }
@@ -75,6 +80,32 @@ pub struct Delete {
     key: String,
     #[command(flatten)]
     conditions: Conditions,
+}
+
+/// Adds to an integer entry and prints the sum
+///
+/// An entry that is not there counts as 0. One that is no integer, and a sum of more than 64 bits, are refused, and nothing
+/// is changed.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  pail add site visits 1
+  pail add site stock -5
+  pail add site tries/ann 1 --ttl 10m        forgotten ten minutes after the last one")]
+pub struct Add {
+    /// The name of the bucket
+    name: String,
+    /// The key
+    key: String,
+    /// What to add: a whole number of 64 bits, which can be negative
+    #[arg(allow_negative_numbers = true)]
+    delta: i64,
+    /// How long the entry lives from now: a whole number of ms, s, m, h or d [default: as long as it would have]
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    ttl: Option<Duration>,
+    /// Only if the living bucket has this id
+    #[arg(long)]
+    id: Option<u64>,
 }
 
 /// Prints the entries of a bucket in the order of their keys
@@ -121,7 +152,7 @@ impl Put {
             bucket_id: self.conditions.id,
             key: self.key.clone(),
             value: Some(self.value.read()?),
-            ttl: None,
+            ttl: self.ttl,
             expected_version: self.conditions.expect,
         };
         let answer = options.connect().await?.put(options.request(request)).await?.into_inner();
@@ -152,6 +183,15 @@ impl Delete {
         let answer = options.connect().await?.delete(options.request(request)).await?.into_inner();
         let what = if answer.entry.is_some() { "deleted" } else { "absent" };
         Ok(out.line(format_args!("{}\t{}\t{what}", Escaped(&self.key), answer.version), &answer)?)
+    }
+}
+
+impl Add {
+    pub(super) async fn run(self, options: &Options, out: &mut Output<'_>) -> Result<(), Error> {
+        let Self { name: bucket, key, delta, ttl, id: bucket_id } = self;
+        let request = AddRequest { bucket, bucket_id, key, delta, ttl };
+        let answer = options.connect().await?.add(options.request(request)).await?.into_inner();
+        Ok(out.line(answer.value, &answer)?)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::service::status::DOMAIN;
 
 /// Done; also where the reader of our output left early.
 pub(super) const EXIT_OK: u8 = 0;
-/// The server answered, with an error.
+/// The server answered, with an error, or with checks that did not hold.
 pub(super) const EXIT_REFUSED: u8 = 1;
 /// The command line, or a value on it, is wrong; nothing was sent.
 pub(super) const EXIT_USAGE: u8 = 2;
@@ -32,6 +32,8 @@ pub(super) enum Error {
     Unreachable(String),
     /// A call failed, at the server or on the way.
     Call(Status),
+    /// A transaction was answered, and its checks did not hold.
+    NotHeld,
     /// Our own output can't be written.
     Output(io::Error),
 }
@@ -62,7 +64,7 @@ impl Error {
             Self::Call(status) if is_answer(status) => EXIT_REFUSED,
             Self::Unreachable(_) | Self::Call(_) => EXIT_NO_ANSWER,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => EXIT_OK,
-            Self::Output(_) => EXIT_REFUSED,
+            Self::Output(_) | Self::NotHeld => EXIT_REFUSED,
         }
     }
 
@@ -105,6 +107,8 @@ impl Error {
         };
         match self {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
+            Self::NotHeld if options.output == Format::Json => None, // the answer has said it
+            Self::NotHeld => local("FAILED_PRECONDITION", "NOT_HELD", "the checks did not hold".to_owned()),
             Self::Output(error) => local("UNKNOWN", "OUTPUT", format!("cannot write the output: {error}")),
             Self::Usage(message) => local("INVALID_ARGUMENT", "USAGE", message.clone()),
             Self::Unreachable(why) => {
@@ -209,6 +213,7 @@ mod tests {
         assert_eq!(Error::from(Status::deadline_exceeded("")).exit_code(), 3);
         assert_eq!(lost().exit_code(), 3);
         assert_eq!(Error::Unreachable(String::new()).exit_code(), 3);
+        assert_eq!(Error::NotHeld.exit_code(), 1);
         assert_eq!(Error::Usage(String::new()).exit_code(), 2);
     }
 

@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     pin::Pin,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::net::TcpListener;
@@ -12,10 +13,14 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use super::Options;
 use crate::{
+    clock::{Clock, ManualClock},
+    limits::Limits,
     pb::{
         bucket_service_server::{BucketService, BucketServiceServer},
         watch_response as watch, *,
     },
+    registry::Registry,
+    server,
     service::status::{Failure, Reason},
 };
 
@@ -33,6 +38,17 @@ pub(super) async fn serve() -> Options {
     let service = BucketServiceServer::new(Fake::default()).max_decoding_message_size(8 << 20);
     tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
     Options { addr, ..Options::for_test() }
+}
+
+/// Starts the real one, for what a small one can't do. Its clock stands still at 2027-01-15T08:00:00Z.
+pub(super) async fn serve_for_real() -> (Options, Arc<ManualClock>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let registry = Registry::start(Limits::default(), Arc::clone(&clock) as Arc<dyn Clock>, "r".to_owned());
+    let options = server::Options { limits: Limits::default(), drain_timeout: Duration::ZERO };
+    tokio::spawn(crate::serve::serve(listener, registry, options, std::future::pending()));
+    (Options { addr, ..Options::for_test() }, clock)
 }
 
 impl Fake {

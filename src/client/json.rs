@@ -8,8 +8,9 @@ use prost_types::Timestamp;
 use serde_json::{Value as Json, json};
 
 use crate::pb::{
-    Bucket, CreateResponse, CreatedEvent, DeleteResponse, DeletedEvent, DownEvent, Entry, GetResponse, LookupResponse,
-    Monitor, PutEvent, PutResponse, StopResponse, Value, WatchStarted, event::Event, value::Kind,
+    AddResponse, Bucket, CreateResponse, CreatedEvent, DeleteResponse, DeletedEvent, DownEvent, Entry, GetResponse,
+    LookupResponse, Monitor, PutEvent, PutResponse, StopResponse, TouchResponse, TransactResponse, TransactResult,
+    Value, WatchStarted, event::Event, value::Kind,
 };
 
 /// A message that can be shown as JSON.
@@ -65,6 +66,13 @@ fn number_json(number: f64) -> Json {
     }
 }
 
+/// The value of an integer entry, and not a count: see above.
+impl ToJson for i64 {
+    fn to_json(&self) -> Json {
+        self.to_string().into()
+    }
+}
+
 /// A message whose fields are shown under their own names.
 macro_rules! to_json {
     ($($message:ident { $($field:ident),* })*) => {$(
@@ -98,6 +106,10 @@ to_json! {
     PutResponse { version, bucket_id }
     GetResponse { entry, bucket_id }
     DeleteResponse { entry, version, bucket_id }
+    AddResponse { value, version, bucket_id }
+    TouchResponse { expire_time, bucket_id }
+    TransactResponse { succeeded, results, version, bucket_id }
+    TransactResult { entry }
     WatchStarted { registry_id, monitors }
     Monitor { r#ref, bucket, bucket_id }
     CreatedEvent { r#ref, bucket, bucket_id, revision, time, initial }

@@ -3,11 +3,13 @@
 use std::{fmt, io};
 
 use clap::{Args, ValueEnum};
+use prost_types::Duration;
 
 use super::{
     error::Error,
-    options::{Client, Options},
+    options::{Client, Options, ttl},
     output::{Escaped, Output},
+    touch::expiry,
 };
 use crate::{
     limits::PAGE_ITEMS_MAX,
@@ -16,15 +18,24 @@ use crate::{
 
 /// Creates a bucket, or finds the one that has the name already
 ///
-/// Prints its name, its id, and whether it was created or exists.
+/// Prints its name, its id, and whether it was created or exists. The times to live are those of a new bucket: one that
+/// exists keeps its own. When the first of them is over, the bucket goes down with EXPIRED.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   pail create shopping
-  id=$(pail create shopping | cut -f2)     the id, to name this very bucket later")]
+  id=$(pail create shopping | cut -f2)     the id, to name this very bucket later
+  pail create room/7 --ttl 1h              gone in an hour, whatever happens
+  pail create session/ann --idle-ttl 30m   gone when nobody has used it for half an hour")]
 pub struct Create {
     /// The name: 1 to 255 bytes of UTF-8 without control characters
     name: String,
+    /// How long it lives: a whole number of ms, s, m, h or d, at most 10 years [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    ttl: Option<Duration>,
+    /// How long it lives unused: each lookup, create and entry command that reaches it starts this anew [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    idle_ttl: Option<Duration>,
 }
 
 /// Describes a living bucket
@@ -103,7 +114,7 @@ impl From<StopReason> for Reason {
 
 impl Create {
     pub(super) async fn run(self, options: &Options, out: &mut Output<'_>) -> Result<(), Error> {
-        let request = CreateRequest { bucket: self.name, ..CreateRequest::default() };
+        let request = CreateRequest { bucket: self.name, ttl: self.ttl, idle_ttl: self.idle_ttl };
         let answer = options.connect().await?.create(options.request(request)).await?.into_inner();
         let bucket = answer.bucket.clone().unwrap_or_default();
         let what = if answer.created { "created" } else { "exists" };
@@ -185,7 +196,7 @@ impl fmt::Display for Description<'_> {
         writeln!(f, "entries:  {}", bucket.entry_count)?;
         writeln!(f, "bytes:    {}", bucket.byte_size)?;
         writeln!(f, "created:  {} (revision {})", time(bucket.create_time), bucket.create_revision)?;
-        write!(f, "expires:  {}", bucket.expire_time.map_or_else(|| "never".to_owned(), |time| time.to_string()))
+        write!(f, "expires:  {}", expiry(bucket.expire_time))
     }
 }
 

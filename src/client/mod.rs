@@ -19,9 +19,12 @@ mod lifecycle;
 mod options;
 mod output;
 mod shell;
+mod touch;
+mod txn;
 pub mod usage;
 mod value;
 mod watch;
+mod words;
 
 use error::{EXIT_OK, Error};
 pub use options::{Address, Options};
@@ -40,6 +43,9 @@ pub enum Command {
     Get(entries::Get),
     Delete(entries::Delete),
     Scan(entries::Scan),
+    Add(entries::Add),
+    Touch(touch::Touch),
+    Txn(txn::Txn),
     Watch(watch::Watch),
     Shell(shell::Shell),
 }
@@ -73,6 +79,9 @@ async fn execute(command: Command, options: &Options, out: &mut Output<'_>) -> R
         Command::Get(get) => get.run(options, out).await,
         Command::Delete(delete) => delete.run(options, out).await,
         Command::Scan(scan) => scan.run(options, out).await,
+        Command::Add(add) => add.run(options, out).await,
+        Command::Touch(touch) => touch.run(options, out).await,
+        Command::Txn(txn) => txn.run(options, out).await,
         Command::Watch(watch) => watch.run(options, out).await,
         Command::Shell(shell) => shell.run(options, out).await,
     }
@@ -93,14 +102,102 @@ mod tests {
 
     /// What each command prints, and how the last one ends.
     async fn printed(format: Format, lines: &[&str]) -> (String, Result<(), String>) {
-        let options = Options { output: format, ..fake::serve().await };
+        printed_by(&fake::serve().await, format, lines).await
+    }
+
+    async fn printed_by(server: &Options, format: Format, lines: &[&str]) -> (String, Result<(), String>) {
+        let options = Options { output: format, ..server.clone() };
         let (mut to, mut outcome) = (Vec::new(), Ok(()));
         for line in lines {
             let line = Line::try_parse_from(line.split(' ')).unwrap();
             let out = &mut Output { format, is_terminal: false, to: &mut to };
-            outcome = execute(line.command, &options, out).await.map_err(|error| error.line(&options).unwrap());
+            outcome =
+                execute(line.command, &options, out).await.map_err(|error| error.line(&options).unwrap_or_default());
         }
         (String::from_utf8(to).unwrap(), outcome)
+    }
+
+    #[tokio::test]
+    async fn what_has_a_time_to_live_says_when_it_expires() {
+        let lines = [
+            "create b --ttl 1h --idle-ttl 7d",
+            "put b k v --ttl 10m",
+            "add b n 5 --ttl 500ms",
+            "add b n -7",
+            "touch b k --ttl 1m",
+            "touch b n --forever",
+            "touch b --ttl 1d",
+            "touch b --forever",
+        ];
+        let (server, _) = fake::serve_for_real().await;
+        let expected = "b\t1800000000000001\tcreated\nk\t1\tput\n5\n-2\n2027-01-15T08:01:00Z\nnever\n\
+                        2027-01-16T08:00:00Z\n2027-01-22T08:00:00Z\n";
+        assert_eq!(printed_by(&server, Format::Text, &lines).await, (expected.to_owned(), Ok(())));
+
+        let lookup = printed_by(&server, Format::Text, &["lookup b"]).await.0;
+        assert!(lookup.ends_with("expires:  2027-01-22T08:00:00Z\n"), "{lookup}");
+        let lines = ["get b k", "scan b", "add b n 1", "touch b k --ttl 1s", "touch b n --forever"];
+        let expected = r#"{"bucket_id":1800000000000001,"entry":{"expire_time":"2027-01-15T08:01:00Z","key":"k","value":{"text":"v"},"version":1}}
+{"expire_time":"2027-01-15T08:01:00Z","key":"k","value":{"text":"v"},"version":1}
+{"expire_time":null,"key":"n","value":{"integer":"-2"},"version":3}
+{"bucket_id":1800000000000001,"value":"-1","version":4}
+{"bucket_id":1800000000000001,"expire_time":"2027-01-15T08:00:01Z"}
+{"bucket_id":1800000000000001,"expire_time":null}
+"#;
+        assert_eq!(printed_by(&server, Format::Json, &lines).await, (expected.to_owned(), Ok(())));
+    }
+
+    #[tokio::test]
+    async fn what_is_past_its_time_is_not_there() {
+        let (server, clock) = fake::serve_for_real().await;
+        let outcome = printed_by(&server, Format::Text, &["create b --ttl 1m", "put b k v --ttl 1s"]).await.1;
+        assert_eq!(outcome, Ok(()));
+        clock.advance(std::time::Duration::from_secs(1));
+        let error = async |line| printed_by(&server, Format::Text, &[line]).await.1.unwrap_err();
+        assert_eq!(error("touch b k --ttl 1s").await, r#"pail: no key "k" in bucket "b" (KEY_NOT_FOUND)"#);
+        clock.advance(std::time::Duration::from_secs(59));
+        assert_eq!(error("touch b --ttl 1s").await, r#"pail: no bucket "b" (BUCKET_NOT_FOUND)"#);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_prints_a_line_for_each_operation_and_fails_where_its_checks_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("transaction");
+        let text = "check door absent\nput door 'ann\t1' ttl 30s\nadd n 2\nget nothing\nget n\ndelete n\n\
+                    else\nget door\ndelete nothing\n";
+        std::fs::write(&path, text).unwrap();
+        let (server, _) = fake::serve_for_real().await;
+        let txn = format!("txn b --file {}", path.display());
+
+        let (text, outcome) = printed_by(&server, Format::Text, &["create b", &txn]).await;
+        let expected = "b\t1800000000000001\tcreated\ndoor\t1\tput\ttext\tann\\t1\nn\t2\tadded\tinteger\t2\n\
+                        nothing\t-\tabsent\t-\t-\nn\t2\tgot\tinteger\t2\nn\t2\tdeleted\tinteger\t2\n";
+        assert_eq!((text.as_str(), outcome), (expected, Ok(())));
+
+        let (text, outcome) = printed_by(&server, Format::Text, &[&txn]).await;
+        let expected = "door\t1\tgot\ttext\tann\\t1\nnothing\t-\tabsent\t-\t-\n";
+        assert_eq!((text.as_str(), outcome), (expected, Err("pail: the checks did not hold".to_owned())));
+
+        let (json, outcome) = printed_by(&server, Format::Json, &[&txn]).await;
+        let expected = r#"{"bucket_id":1800000000000001,"results":[{"entry":{"expire_time":"2027-01-15T08:00:30Z","key":"door","value":{"text":"ann\t1"},"version":1}},{"entry":null}],"succeeded":false,"version":3}
+"#;
+        assert_eq!((json.as_str(), outcome), (expected, Err(String::new())));
+
+        std::fs::write(&path, "put k v\nadd door 1").unwrap();
+        let (text, outcome) = printed_by(&server, Format::Text, &[&txn, "get b k"]).await;
+        assert_eq!((text.as_str(), outcome), ("", Err(r#"pail: no key "k" in bucket "b" (KEY_NOT_FOUND)"#.to_owned())));
+        std::fs::write(&path, "eat door").unwrap();
+        let error = printed_by(&server, Format::Text, &[&txn]).await.1.unwrap_err();
+        assert!(
+            error.ends_with("line 1: \"eat\" is none of check, put, add, delete, get and else (see 'pail txn --help')")
+        );
+    }
+
+    #[test]
+    fn a_touch_takes_a_time_or_for_ever() {
+        for wrong in ["touch b", "touch b k", "touch b k --ttl 1s --forever", "touch b --ttl 0s", "touch b --ttl 5"] {
+            Line::try_parse_from(wrong.split(' ')).err().unwrap();
+        }
     }
 
     #[tokio::test]

@@ -115,6 +115,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     duration.filter(|it| !it.is_zero() && *it <= DURATION_MAX).ok_or_else(|| "must be 1ms to 10 years".to_owned())
 }
 
+/// Parses a time to live, in the same way.
+pub(super) fn ttl(text: &str) -> Result<prost_types::Duration, String> {
+    duration(text)?.try_into().map_err(|_| "must be 1ms to 10 years".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,19 +18,19 @@ use super::{
     lifecycle::{Description, each_bucket},
     options::{Client, Options},
     output::{Escaped, Format, Output, is_hostile},
-    value,
+    touch, value,
 };
 use crate::{
     limits::SHELL_LINE_BYTES_MAX,
     pb::{
-        CreateRequest, DeleteRequest, GetRequest, LookupRequest, PutRequest, Reason, ScanRequest, StopRequest, Value,
-        value::Kind,
+        AddRequest, CreateRequest, DeleteRequest, GetRequest, LookupRequest, PutRequest, Reason, ScanRequest,
+        StopRequest, TouchRequest, Value, value::Kind,
     },
 };
 
 /// Talks with the server, a command a line
 ///
-/// CREATE, PUT, GET, DELETE, LOOKUP, LIST, SCAN and STOP, in any case; HELP explains them. On a terminal it has a history
+/// CREATE, PUT, GET, DELETE, ADD, TOUCH, LOOKUP, LIST, SCAN and STOP, in any case; HELP explains them. On a terminal it has a history
 /// and completes commands and the names of buckets. From a pipe it reads commands until the end and prints the answers.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -139,6 +139,15 @@ impl Session<'_> {
                 let request = DeleteRequest { bucket, key, ..DeleteRequest::default() };
                 client.delete(options.request(request)).await?;
             }
+            Request::Add { bucket, key, delta } => {
+                let request = AddRequest { bucket, key, delta, ..AddRequest::default() };
+                writeln!(out, "{}", client.add(options.request(request)).await?.into_inner().value)?;
+            }
+            Request::Touch { bucket, key, ttl } => {
+                let request = TouchRequest { bucket, key, ttl, ..TouchRequest::default() };
+                let answer = client.touch(options.request(request)).await?.into_inner();
+                writeln!(out, "{}", touch::expiry(answer.expire_time))?;
+            }
             Request::Scan { bucket, prefix } => {
                 let request = ScanRequest { bucket, prefix, ..ScanRequest::default() };
                 each_entry(client, options, request, None, |entry| {
@@ -186,7 +195,10 @@ mod tests {
     use crate::client::fake;
 
     async fn session(lines: impl AsRef<[u8]>) -> String {
-        let options = fake::serve().await;
+        session_with(fake::serve().await, lines).await
+    }
+
+    async fn session_with(options: Options, lines: impl AsRef<[u8]>) -> String {
         let session = Session { client: options.connect().await.unwrap(), options: &options };
         let mut out = Vec::new();
         session.read(lines.as_ref(), &mut out).await.unwrap();
@@ -224,6 +236,21 @@ mod tests {
         )
         .await;
         assert_eq!(answers, "OK\nOK\nOK\nOK\\nforged\nOK\nC:\\new\nOK\npath\tC:\\\\new\nOK\nOK\nOK\n");
+    }
+
+    #[tokio::test]
+    async fn add_prints_the_sum_and_touch_the_time() {
+        let (options, _) = fake::serve_for_real().await;
+        let answers = session_with(
+            options,
+            "CREATE b\nADD b n 2\nADD b n -5\nTOUCH b n 10s\nTOUCH b n forever\nTOUCH b 1h\nTOUCH b x 1h\nPUT b t 1\nADD b t 1\n",
+        )
+        .await;
+        assert_eq!(
+            answers,
+            "OK\n2\nOK\n-3\nOK\n2027-01-15T08:00:10Z\nOK\nnever\nOK\n2027-01-15T09:00:00Z\nOK\nNOT FOUND\nOK\n\
+             ERROR key \"t\" is no integer: nothing can be added to it (WRONG_TYPE)\n"
+        );
     }
 
     #[tokio::test]

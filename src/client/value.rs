@@ -94,7 +94,8 @@ fn utf8(bytes: Vec<u8>) -> Result<String, Error> {
     String::from_utf8(bytes).map_err(|_| Error::Usage("a text must be UTF-8; use --data for other bytes".to_owned()))
 }
 
-fn read_bounded(input: impl Read, name: &str) -> Result<Vec<u8>, Error> {
+/// All of the input, as far as a message can hold it.
+pub(super) fn read_bounded(input: impl Read, name: &str) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let input = &mut input.take(CLIENT_BYTES_MAX as u64 + 1);
     input.read_to_end(&mut bytes).map_err(|error| Error::Usage(format!("cannot read {name}: {error}")))?;

@@ -1,8 +1,10 @@
-//! The shell's language: words, quotes, and the commands they make.
+//! The shell's language: the commands that words make.
 
 use clap::ValueEnum as _;
 
-use crate::client::lifecycle::StopReason;
+use prost_types::Duration;
+
+use crate::client::{lifecycle::StopReason, options::ttl, words::words};
 
 /// A command as HELP explains it and the terminal completes it.
 pub(super) struct Spec {
@@ -15,11 +17,13 @@ pub(super) struct Spec {
 
 /// Every command, as HELP lists them.
 #[rustfmt::skip]
-pub(super) const COMMANDS: [Spec; 10] = [
+pub(super) const COMMANDS: [Spec; 12] = [
     spec("CREATE", "CREATE bucket", "creates a bucket, or finds it", false),
     spec("PUT", "PUT bucket key value", "sets an entry to a text; quote one with blanks: \"a b\" or 'a b'", true),
     spec("GET", "GET bucket key", "prints a value", true),
     spec("DELETE", "DELETE bucket key", "removes an entry", true),
+    spec("ADD", "ADD bucket key delta", "adds to an integer, which is 0 if it is absent, and prints the sum", true),
+    spec("TOUCH", "TOUCH bucket [key] ttl", "lets a bucket or an entry live so long from now: 10s, 5m, 1h, 7d or forever", true),
     spec("SCAN", "SCAN bucket [prefix]", "prints the entries whose keys begin with the prefix", true),
     spec("LOOKUP", "LOOKUP bucket", "describes a bucket", true),
     spec("LIST", "LIST [prefix]", "prints the names that begin with the prefix", true),
@@ -39,6 +43,8 @@ pub(super) enum Request {
     Put { bucket: String, key: String, text: String },
     Get { bucket: String, key: String },
     Delete { bucket: String, key: String },
+    Add { bucket: String, key: String, delta: i64 },
+    Touch { bucket: String, key: Option<String>, ttl: Option<Duration> },
     Scan { bucket: String, prefix: String },
     Lookup { bucket: String },
     List { prefix: String },
@@ -62,6 +68,12 @@ impl Request {
             "PUT" => Self::Put { bucket: next()?, key: next()?, text: next()? },
             "GET" => Self::Get { bucket: next()?, key: next()? },
             "DELETE" => Self::Delete { bucket: next()?, key: next()? },
+            "ADD" => Self::Add { bucket: next()?, key: next()?, delta: next()?.parse().map_err(|_| Unknown)? },
+            "TOUCH" => {
+                let (bucket, word) = (next()?, next()?);
+                let (key, time) = next().map_or((None, word.clone()), |time| (Some(word), time));
+                Self::Touch { bucket, key, ttl: ttl_or_forever(&time)? }
+            }
             "SCAN" => Self::Scan { bucket: next()?, prefix: next().unwrap_or_default() },
             "LOOKUP" => Self::Lookup { bucket: next()? },
             "LIST" => Self::List { prefix: next().unwrap_or_default() },
@@ -80,57 +92,12 @@ impl Request {
     }
 }
 
-/// Splits a line at its blanks. `"…"` and `'…'` hold blanks, and `"…"` the escapes `\"`, `\\`, `\n` and `\t`. None where a
-/// quote is left open or an escape is not one of these.
-fn words(line: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
-    let mut word = None; // there may be a word and nothing in it: ""
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\'' => {
-                let word: &mut String = word.get_or_insert_default();
-                loop {
-                    match chars.next()? {
-                        '\'' => break,
-                        c => word.push(c),
-                    }
-                }
-            }
-            '"' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match chars.next()? {
-                        '"' => break,
-                        '\\' => word.push(unescaped(chars.next()?)?),
-                        c => word.push(c),
-                    }
-                }
-            }
-            c if c.is_ascii_whitespace() => words.extend(word.take()),
-            c => word.get_or_insert_default().push(c),
-        }
+/// A time to live; none is for ever.
+fn ttl_or_forever(word: &str) -> Result<Option<Duration>, Unknown> {
+    if word.eq_ignore_ascii_case("forever") {
+        return Ok(None);
     }
-    words.extend(word);
-    Some(words)
-}
-
-fn unescaped(c: char) -> Option<char> {
-    match c {
-        '"' | '\\' => Some(c),
-        'n' => Some('\n'),
-        't' => Some('\t'),
-        _ => None,
-    }
-}
-
-/// A word as [`words`] reads it back, quoted only where it must be.
-pub(super) fn quoted(word: &str) -> String {
-    if !word.is_empty() && !word.contains(|c: char| c.is_ascii_whitespace() || c == '"' || c == '\'') {
-        return word.to_owned();
-    }
-    let word = word.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\t', "\\t");
-    format!("\"{word}\"")
+    ttl(word).map(Some).map_err(|_| Unknown)
 }
 
 /// How a command that was given wrongly is used, for its first word.
@@ -147,15 +114,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_split_at_blanks_and_joined_by_quotes() {
-        let words = |line| words(line).unwrap();
-        assert_eq!(words("  PUT\tb  k v\r\n"), ["PUT", "b", "k", "v"]);
-        assert_eq!(words(r#"a "b c" 'd "e"' """#), ["a", "b c", "d \"e\"", ""]);
-        assert_eq!(words(r#""\"\\\n\t" '\n'"#), ["\"\\\n\t", r"\n"]);
-        assert_eq!(words(r#"a"b c"d C:\new"#), ["ab cd", r"C:\new"]);
-    }
-
-    #[test]
     fn an_open_quote_or_a_wrong_escape_is_unknown() {
         for wrong in [r#"PUT b k "v"#, "PUT b k 'v", r#"PUT b k "\x""#, r#"PUT b k "v\"#] {
             assert_eq!(Request::parse(wrong), Err(Unknown), "{wrong}");
@@ -168,23 +126,45 @@ mod tests {
         assert_eq!(Request::parse("  "), Ok(None));
         assert_eq!(Request::parse("gEt b k"), Ok(Some(Request::Get { bucket: bucket.clone(), key })));
         assert_eq!(Request::parse("stop b"), Ok(Some(Request::Stop { bucket, reason: StopReason::Normal })));
-        for wrong in ["GET", "GET b", "GET b k v", "PUT b k v w", "STOP b sleepy", "QUIT now", "LIST a b", "\"\""] {
+        for wrong in [
+            "GET",
+            "GET b",
+            "GET b k v",
+            "PUT b k v w",
+            "STOP b sleepy",
+            "QUIT now",
+            "LIST a b",
+            "ADD b k x",
+            "TOUCH b",
+            "TOUCH b k",
+            "TOUCH b k 5",
+            "TOUCH b k 1s 2",
+            "\"\"",
+        ] {
             assert_eq!(Request::parse(wrong), Err(Unknown), "{wrong}");
         }
     }
 
     #[test]
-    fn every_command_of_the_help_exists() {
-        for command in &COMMANDS {
-            let arguments = command.usage.replace(['[', ']'], "").replace("reason", "killed");
-            assert!(matches!(Request::parse(&arguments), Ok(Some(_))), "{arguments}");
-        }
+    fn a_touch_without_a_key_is_of_the_bucket() {
+        let touch =
+            |key: Option<&str>, ttl| Ok(Some(Request::Touch { bucket: "b".into(), key: key.map(Into::into), ttl }));
+        let second = Some(Duration { seconds: 1, nanos: 0 });
+        assert_eq!(Request::parse("touch b 1s"), touch(None, second));
+        assert_eq!(Request::parse("touch b k 1s"), touch(Some("k"), second));
+        assert_eq!(Request::parse("touch b k FOREVER"), touch(Some("k"), None));
     }
 
     #[test]
-    fn a_quoted_word_is_read_back_as_it_was() {
-        for word in ["plain", "", "a b", "it's", "say \"hi\" \\ there", "tab\tand\nnewline"] {
-            assert_eq!(words(&quoted(word)).unwrap(), [word]);
+    fn every_command_of_the_help_exists() {
+        for command in &COMMANDS {
+            let arguments = command
+                .usage
+                .replace(['[', ']'], "")
+                .replace("reason", "killed")
+                .replace("delta", "-1")
+                .replace("ttl", "10s");
+            assert!(matches!(Request::parse(&arguments), Ok(Some(_))), "{arguments}");
         }
     }
 }

@@ -16,13 +16,14 @@ use tokio::{runtime::Handle, task::block_in_place, time::timeout};
 
 use super::{
     Next, Session,
-    grammar::{COMMANDS, Request, quoted, usage_hint},
+    grammar::{COMMANDS, Request, usage_hint},
 };
 use crate::{
     client::{
         error::{EXIT_NO_ANSWER, Error},
         options::Client,
         output::is_hostile,
+        words::quoted,
     },
     limits::{SHELL_COMPLETION_TIMEOUT, SHELL_COMPLETIONS_MAX, SHELL_HISTORY_LINES_MAX},
     pb::ListRequest,
