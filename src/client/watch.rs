@@ -1,5 +1,7 @@
 //! `watch`: a line for each event, as it happens.
 
+mod resume;
+
 use std::{
     io::{self, Write as _},
     time::Duration,
@@ -10,6 +12,7 @@ use serde_json::{Value as Json, json};
 use tokio::time::timeout;
 use tonic::Status;
 
+use self::resume::{Next, Place};
 use super::{
     error::{EXIT_INTERRUPTED, Error},
     json::{ToJson as _, reason_name},
@@ -34,6 +37,7 @@ use crate::{
 Examples:
   pail watch shopping                        ends when the bucket does
   pail watch --prefix ''                     every bucket, for ever
+  pail watch shopping --follow --resume      every bucket of this name, whatever becomes of the connection
   pail watch --prefix user/ --kinds down -o json
   pail watch --incarnation shopping:1764000000000001")]
 pub struct Watch {
@@ -45,6 +49,15 @@ pub struct Watch {
     /// Leave out the buckets that live already
     #[arg(long)]
     skip_initial: bool,
+    /// Go on after a DOWN, with every bucket of that name, for ever
+    #[arg(long, requires = "names")]
+    follow: bool,
+    /// Tell what happened after this revision, instead of what is there
+    #[arg(long, value_name = "REVISION", conflicts_with = "skip_initial")]
+    after: Option<u64>,
+    /// Connect again when the connection is lost, go on where it was, and say so on standard error
+    #[arg(long)]
+    resume: bool,
     /// How long the server may be silent before it sends a sign of life: 1s at least [default: 15s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     heartbeat: Option<Duration>,
@@ -92,13 +105,47 @@ fn incarnation(text: &str) -> Result<Incarnation, &'static str> {
 impl Watch {
     pub(super) async fn run(self, options: &Options, out: &mut Output<'_>) -> Result<(), Error> {
         tokio::spawn(exit_at_interrupt());
+        let mut place = Place::new(self.request(), self.after);
+        while let Some(request) = place.request() {
+            let Err(error) = self.stream(request, &mut place, options, out).await else { return Ok(()) };
+            if !self.resume {
+                return Err(error);
+            }
+            let next = place.next(&error);
+            let why = error.line(options).unwrap_or_default();
+            match next {
+                Next::Fail => return Err(error),
+                Next::Restart => {
+                    writeln!(io::stderr(), "{why}")?;
+                    writeln!(io::stderr(), "pail: what happened meanwhile is not known; beginning anew")?;
+                }
+                Next::Resume(wait) => {
+                    let from = match place.revision() {
+                        0 => "anew".to_owned(),
+                        revision => format!("after revision {revision}"),
+                    };
+                    writeln!(io::stderr(), "{why}")?;
+                    writeln!(io::stderr(), "pail: going on {from} in {wait:?}")?;
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One stream, to its end.
+    async fn stream(
+        &self,
+        request: WatchRequest,
+        place: &mut Place,
+        options: &Options,
+        out: &mut Output<'_>,
+    ) -> Result<(), Error> {
         // The heartbeat is a promise that can be held against the server: two of them missed is a lost connection.
         let silence_max = self.heartbeat.unwrap_or(HEARTBEAT_DEFAULT) * 2 + options.timeout;
-        let request = self.request();
         let mut client = options.connect().await?;
         let stream = timeout(options.timeout, client.watch(request)).await.map_err(|_| silent(options.timeout))?;
         let mut stream = stream?.into_inner();
-        let mut bookmark = 0;
         while let Some(answer) = timeout(silence_max, stream.message()).await.map_err(|_| silent(silence_max))?? {
             let revision = answer.revision;
             let note = |what: &str| json!({ what: {}, "revision": revision });
@@ -106,14 +153,18 @@ impl Watch {
                 Some(Response::Started(started)) => {
                     let text = format!("watching registry {}", Escaped(&started.registry_id));
                     self.note(&text, &json!({ "started": started.to_json(), "revision": revision }), out)?;
+                    place.started(started.registry_id, started.monitors);
                 }
                 Some(Response::Events(events)) => {
                     let count = events.events.len();
                     for (i, event) in events.events.into_iter().filter_map(|event| event.event).enumerate() {
                         // The response's revision holds once its last event is handled; until then, the one before.
                         let mut json = event.to_json();
-                        json["revision"] = if i + 1 == count { revision } else { bookmark }.into();
+                        json["revision"] = if i + 1 == count { revision } else { place.revision() }.into();
                         out.line(text(&event), &json)?;
+                        if let Event::Down(down) = &event {
+                            place.fired(down.r#ref);
+                        }
                     }
                 }
                 Some(Response::Synced(_)) => self.note("up to date", &note("synced"), out)?,
@@ -121,8 +172,8 @@ impl Watch {
                 Some(Response::Draining(_)) => out.line("-\tDRAINING", &note("draining"))?,
                 None => {} // of a later version of the API
             }
-            bookmark = revision;
             out.to.flush()?;
+            place.reached(revision);
         }
         Ok(())
     }
@@ -134,6 +185,7 @@ impl Watch {
             prefix: self.target.prefix.clone(),
             kinds: self.kinds.iter().map(|&kind| EventKind::from(kind).into()).collect(),
             skip_initial: self.skip_initial,
+            follow: self.follow,
             heartbeat: self.heartbeat.and_then(|heartbeat| heartbeat.try_into().ok()),
             ..WatchRequest::default()
         }
