@@ -17,7 +17,7 @@ use tonic::Code;
 
 use super::{
     raw::{Raw, RawCall, framed},
-    support::{Server, Watching, ends_refused, prefix, put, refused, soon, timed, why},
+    support::{Server, Watching, ends_refused, prefix, put, refused, soon, timed, until, why},
 };
 
 /// A Put that is let in and whose message is not whole: the drain waits for it.
@@ -37,6 +37,7 @@ async fn while_it_drains_admitted_calls_finish_and_new_ones_are_refused() {
     client.created("b").await;
     let raw = Raw::connect(&server).await;
     let (mut call, rest) = admitted(&raw).await;
+    let before = server.registry.revision();
     let mut health = HealthClient::new(client.channel());
     let mut news = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(soon(news.message()).await.unwrap().unwrap().status(), ServingStatus::Serving);
@@ -44,8 +45,9 @@ async fn while_it_drains_admitted_calls_finish_and_new_ones_are_refused() {
     server.shut_down();
 
     assert_eq!(soon(news.message()).await.unwrap().unwrap().status(), ServingStatus::NotServing);
-    // Its stream ends in the same step, or after it: the gate is closed.
     soon(news.message()).await.unwrap_err();
+    // Health turns first, so that nobody is sent here any more; the gate closes a moment later.
+    until(async || client.lookup("b").await.err()).await;
     let status = soon(health.check(HealthCheckRequest::default())).await.unwrap().into_inner().status();
     assert_eq!(status, ServingStatus::NotServing);
     for result in [
@@ -58,7 +60,7 @@ async fn while_it_drains_admitted_calls_finish_and_new_ones_are_refused() {
         let details = refused(result, Code::Unavailable, "DRAINING", &[]);
         assert!(details.retry_info().unwrap().retry_delay.is_some());
     }
-    assert_eq!(server.registry.revision(), server.registry.revision(), "not executed");
+    assert_eq!(server.registry.revision(), before, "what is refused is not executed");
 
     call.send(rest);
     call.end();

@@ -44,7 +44,12 @@ fn revisions(answer: &Answer) -> (Vec<u64>, u64) {
 
 #[tokio::test]
 async fn a_watcher_that_lags_ends_with_the_revision_to_resume_from_and_no_writer_waited() {
-    let server = Server::with(Limits { history_events_max: 4, ..Limits::default() });
+    lags(Limits { history_events_max: 4, ..Limits::default() }).await;
+    lags(Limits { history_bytes_max: 4_096, ..Limits::default() }).await;
+}
+
+async fn lags(limits: Limits) {
+    let server = Server::with(limits);
     let client = server.client().await;
     let raw = Raw::with_window(&server, 1_024).await;
     let mut call = raw.begin("Watch", &[]).await;
@@ -68,7 +73,7 @@ async fn a_watcher_that_does_not_read_loses_nothing_while_the_history_holds_it()
     let server = Server::start();
     let client = server.client().await;
     let raw = Raw::with_window(&server, 1_024).await;
-    let mut call = raw.begin("Watch", &[("grpc-timeout", "10S")]).await;
+    let mut call = raw.begin("Watch", &[]).await;
     call.send(framed(&prefix("")));
     call.end();
     let unread = call.unread().await;

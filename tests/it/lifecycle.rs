@@ -76,7 +76,7 @@ async fn a_bucket_is_described_by_what_it_is_and_holds() {
     assert_eq!((bucket.version, bucket.entry_count, bucket.expire_time), (1, 1, None));
     assert!(bucket.byte_size >= empty.byte_size + 4, "{bucket:?}");
     let time = std::time::SystemTime::try_from(bucket.create_time.unwrap()).unwrap();
-    let age = time.duration_since(before).map_or_else(|early| early.duration(), |late| late);
+    let age = time.duration_since(before).unwrap_or_else(|early| early.duration());
     assert!(age < super::support::DEADLINE, "{bucket:?}");
 }
 

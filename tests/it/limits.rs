@@ -9,7 +9,7 @@ use tonic::Code;
 
 use super::{
     raw::{Raw, framed},
-    support::{Server, names, prefix, put, refused, scan, until},
+    support::{Server, incarnations, names, prefix, put, refused, scan, soon, until},
 };
 
 const TOO_LARGE: (Code, &str) = (Code::InvalidArgument, "TOO_LARGE");
@@ -199,6 +199,9 @@ async fn a_watch_names_so_many_buckets_at_most() {
 
     let facts = [("field", "buckets"), ("limit", "10000"), ("actual", "10001")];
     refused(client.watch(request(10_001)).await.map(drop), TOO_LARGE.0, TOO_LARGE.1, &facts);
+    let lives = incarnations(&[("nobody", 1); 10_001]);
+    let facts = [("field", "incarnations"), facts[1], facts[2]];
+    refused(client.watch(lives).await.map(drop), TOO_LARGE.0, TOO_LARGE.1, &facts);
 
     let mut watching = client.watch(request(10_000)).await.unwrap();
     assert_eq!(watching.started().await.monitors.len(), 10_000);
@@ -279,26 +282,19 @@ async fn the_server_holds_so_many_undecoded_bytes_at_most() {
     client.created("b").await;
     let raw = Raw::connect(&server).await;
     let frame = framed(&put("b", "k", vec![7; 900 << 10]));
-    let cut = 800 << 10;
+    let (sent, rest) = (frame.slice(..600 << 10), frame.slice(600 << 10..));
 
-    let mut first = raw.begin("Put", &[]).await;
-    first.send(frame.slice(..cut));
-    let refusal = until(async || {
-        // Until the first one's bytes have come, there is room.
-        let answer = {
-            let mut second = raw.begin("Put", &[]).await;
-            second.send(frame.slice(..cut / 2));
-            second.end();
-            second.answer().await
-        };
-        (answer.status.code() == Code::Unavailable).then_some(answer)
-    });
-    let details = refused(refusal.await.into_result(), Code::Unavailable, "OVERLOADED", &[("limit", "1048576")]);
+    // Either has room alone.
+    let (mut one, mut other) = (raw.begin("Put", &[]).await, raw.begin("Put", &[]).await);
+    one.send(sent.clone());
+    other.send(sent);
+    let (refusal, mut admitted) = soon(one.first_answer_of(other)).await;
+
+    let details = refused(refusal.into_result(), Code::Unavailable, "OVERLOADED", &[("limit", "1048576")]);
     assert!(details.retry_info().unwrap().retry_delay.is_some());
-    client.get("b", "k").await.expect_err("what is refused was not executed");
-
-    first.send(frame.slice(cut..));
-    first.end();
-    first.answer().await.into_result().expect("what was let in finishes");
+    assert_eq!(client.lookup("b").await.unwrap().version, 0, "what is refused was not executed");
+    admitted.send(rest);
+    admitted.end();
+    admitted.answer().await.into_result().expect("what was let in finishes");
     raw.call("Put", &[], frame).await.into_result().expect("and makes room");
 }

@@ -92,6 +92,16 @@ impl RawCall {
         Unread { headers: head.headers, body, _request: self.request }
     }
 
+    /// The answer of the one of two calls that is answered first, and the other call.
+    pub(crate) async fn first_answer_of(mut self, mut other: Self) -> (Answer, Self) {
+        let (response, body, other) = tokio::select! {
+            response = &mut self.response => (response, self.request, other),
+            response = &mut other.response => (response, other.request, self),
+        };
+        let (head, stream) = response.unwrap().into_parts();
+        (Unread { headers: head.headers, body: stream, _request: body }.read().await, other)
+    }
+
     pub(crate) async fn answer(self) -> Answer {
         self.unread().await.read().await
     }
