@@ -78,11 +78,11 @@ impl Raw {
 
 impl RawCall {
     pub(crate) fn send(&mut self, bytes: impl Into<Bytes>) {
-        self.request.send_data(bytes.into(), false).unwrap();
+        // The server may have answered already.
+        drop(self.request.send_data(bytes.into(), false));
     }
 
     pub(crate) fn end(&mut self) {
-        // The server may have answered already.
         drop(self.request.send_data(Bytes::new(), true));
     }
 
@@ -94,10 +94,13 @@ impl RawCall {
 
     /// The answer of the one of two calls that is answered first, and the other call.
     pub(crate) async fn first_answer_of(mut self, mut other: Self) -> (Answer, Self) {
-        let (response, body, other) = tokio::select! {
-            response = &mut self.response => (response, self.request, other),
-            response = &mut other.response => (response, other.request, self),
+        let first = async {
+            tokio::select! {
+                response = &mut self.response => (response, self.request, other),
+                response = &mut other.response => (response, other.request, self),
+            }
         };
+        let (response, body, other) = soon(first).await;
         let (head, stream) = response.unwrap().into_parts();
         (Unread { headers: head.headers, body: stream, _request: body }.read().await, other)
     }
