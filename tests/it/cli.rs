@@ -1,0 +1,336 @@
+//! The binary as a process: `pail serve`, the commands against it, their exit codes, and signals.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::SocketAddr,
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    time::{Duration, Instant},
+};
+
+use pail::hooks::PANIC;
+
+use super::{
+    raw::{Raw, framed},
+    support::{DEADLINE, put, until},
+};
+
+fn pail(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pail"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for variable in ["PAIL_ADDR", "PAIL_LISTEN", "PAIL_LOG"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// A process that does not outlive its test.
+struct Running {
+    child: Child,
+    /// Lines of its standard error, as they come; ends with it.
+    stderr: Receiver<String>,
+    /// All that were looked at.
+    seen: Vec<String>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let (lines, stderr) = channel();
+        let pipe = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || pipe.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+        Self { child, stderr, seen: Vec::new() }
+    }
+
+    /// The next line of standard error that holds the text.
+    fn line(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Timeout) => panic!("no {text:?} came after {:?}", self.seen),
+                Err(RecvTimeoutError::Disconnected) => panic!("it ended without {text:?}: {:?}", self.seen),
+            }
+        }
+    }
+
+    /// The exit code, once it has ended by itself.
+    async fn code(&mut self) -> i32 {
+        let child = &mut self.child;
+        let status = until(async || child.try_wait().unwrap()).await;
+        status.code().expect("it was not killed")
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &*self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// `pail serve` on a free port.
+struct Served {
+    running: Running,
+    address: SocketAddr,
+}
+
+impl Served {
+    fn start(args: &[&str]) -> Self {
+        let mut running = Running::start(pail(&[&["serve", "--listen", "127.0.0.1:0"], args].concat()));
+        let line = running.line("listening");
+        let address = line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap();
+        Self { address: address.parse().unwrap(), running }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = pail(args);
+        command.env("PAIL_ADDR", self.address.to_string());
+        command
+    }
+
+    /// Runs a command to its end.
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// What a command prints that is done.
+    #[track_caller]
+    fn prints(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command with this input.
+    fn run_with(&self, args: &[&str], input: &[u8]) -> Output {
+        let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        child.wait_with_output().unwrap()
+    }
+}
+
+/// The exit code, and the one line on standard error.
+#[track_caller]
+fn complaint(output: &Output) -> (i32, String) {
+    let line = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(line.lines().count(), 1, "one clear line: {line:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    (output.status.code().unwrap(), line)
+}
+
+#[test]
+fn the_session_of_the_guide_runs_from_a_pipe() {
+    let served = Served::start(&[]);
+    let session = b"\
+CREATE shopping
+PUT shopping milk 1
+PUT shopping eggs 3
+GET shopping milk
+GET shopping eggs
+DELETE shopping eggs
+GET shopping eggs
+GET nobody milk
+get shopping milk
+PUT shopping note 'a b'
+GET shopping note
+
+BOGUS
+PUT shopping
+CREATE shopping
+";
+    let output = served.run_with(&["shell"], session);
+
+    let answers = "OK\nOK\nOK\n1\nOK\n3\nOK\nOK\nNOT FOUND\nNOT FOUND\n1\nOK\nOK\na b\nOK\nUNKNOWN COMMAND\nUNKNOWN COMMAND\nOK\n";
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), answers);
+    assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
+}
+
+#[test]
+fn a_value_is_of_the_kind_that_was_asked_for_and_get_prints_it_bare() {
+    let served = Served::start(&[]);
+    served.prints(&["create", "b"]);
+    let rows: [(&[&str], &str); 6] = [
+        (&["1"], r#"{"text":"1"}"#),
+        (&["-5", "--int"], r#"{"integer":"-5"}"#),
+        (&["-1.5", "--num"], r#"{"number":-1.5}"#),
+        (&["true", "--bool"], r#"{"flag":true}"#),
+        (&["raw", "--data"], r#"{"data":"cmF3"}"#),
+        (&["--", "--text"], r#"{"text":"--text"}"#),
+    ];
+    for (args, json) in rows {
+        served.prints(&[&["put", "b", "k"], args].concat());
+        let got = served.prints(&["get", "b", "k", "-o", "json"]);
+        assert!(got.contains(json), "{args:?}: {got}");
+    }
+    served.prints(&["put", "b", "k", "-5", "--int"]);
+    assert_eq!(served.prints(&["get", "b", "k"]), "-5\n");
+}
+
+#[test]
+fn bytes_go_in_and_come_out_as_they_are() {
+    let served = Served::start(&[]);
+    served.prints(&["create", "b"]);
+    let bytes: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&bytes).unwrap();
+
+    served.prints(&["put", "b", "file", "--file", file.path().to_str().unwrap()]);
+    assert!(served.run_with(&["put", "b", "stdin", "-"], &bytes).status.success());
+
+    assert!(served.run(&["get", "b", "file"]).stdout == bytes);
+    assert!(served.run(&["get", "b", "stdin"]).stdout == bytes);
+}
+
+#[test]
+fn exit_codes_tell_a_script_what_happened() {
+    let served = Served::start(&[]);
+    served.prints(&["create", "b"]);
+    served.prints(&["put", "b", "k", "v"]);
+
+    let (code, line) = complaint(&served.run(&["get", "nobody", "k"]));
+    assert_eq!((code, line.contains("BUCKET_NOT_FOUND")), (1, true), "{line}");
+    let (code, line) = complaint(&served.run(&["get", "b", "nothing"]));
+    assert_eq!((code, line.contains("KEY_NOT_FOUND")), (1, true), "{line}");
+    let (code, line) = complaint(&served.run(&["put", "b", "k", "w", "--expect", "7"]));
+    assert_eq!((code, line.contains("VERSION_MISMATCH")), (1, true), "{line}");
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&vec![0; 2 << 20]).unwrap();
+    let (code, line) = complaint(&served.run(&["put", "b", "k", "--file", file.path().to_str().unwrap()]));
+    assert_eq!((code, line.contains("TOO_LARGE")), (1, true), "{line}");
+
+    for wrong in [&["put", "b", "k", "x", "--int"][..], &["get", "b"], &["frobnicate"], &["watch"]] {
+        assert_eq!(complaint(&served.run(wrong)).0, 2, "{wrong:?}");
+    }
+
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (code, line) = complaint(&served.run(&["get", "b", "k", "--addr", &free]));
+    assert_eq!((code, line.contains(&free)), (3, true), "{line}");
+}
+
+#[test]
+fn a_watch_prints_the_end_of_its_bucket_and_ends() {
+    let served = Served::start(&[]);
+    let created = served.prints(&["create", "b"]);
+    let id = created.split('\t').nth(1).unwrap();
+    let mut watching = Running::start(served.command(&["watch", "b", "--verbose"]));
+    watching.line("up to date");
+
+    served.prints(&["stop", "b", "--reason", "killed", "--detail", "too large"]);
+
+    let mut printed = String::new();
+    watching.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    let fields: Vec<_> = printed.trim_end().split('\t').collect();
+    assert_eq!(fields[1..], ["DOWN", "b", id, "KILLED", "too large"], "{printed:?}");
+    assert!(watching.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_watch_of_a_server_that_goes_says_so_and_is_refused() {
+    let served = Served::start(&[]);
+    let mut watching = Running::start(served.command(&["watch", "--prefix", "", "--verbose"]));
+    watching.line("up to date");
+
+    served.running.signal("TERM");
+
+    watching.line("DRAINING");
+    let mut printed = String::new();
+    watching.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    assert_eq!((printed.as_str(), watching.child.wait().unwrap().code()), ("-\tDRAINING\n", Some(1)));
+}
+
+#[tokio::test]
+async fn the_first_signal_drains_and_the_process_ends_with_0() {
+    for signal in ["TERM", "INT"] {
+        let mut served = Served::start(&[]);
+        served.prints(&["create", "b"]);
+
+        served.running.signal(signal);
+
+        assert_eq!(served.running.code().await, 0, "SIG{signal}");
+        served.running.line("drained");
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_process_at_once() {
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let mut served = Served::start(&["--drain-timeout", "60s"]);
+        served.prints(&["create", "b"]);
+        // An admitted call whose message is not whole holds the drain up.
+        let raw = Raw::to(served.address, 1 << 20).await;
+        let mut call = raw.begin("Put", &[]).await;
+        call.send(framed(&put("b", "k", "v")).slice(..4));
+        raw.call("List", &[], framed(&pail::pb::ListRequest::default())).await.into_result().unwrap();
+
+        served.running.signal("TERM");
+        served.running.line("draining");
+        assert!(served.running.child.try_wait().unwrap().is_none(), "it waits for the call");
+        served.running.signal(signal);
+
+        assert_eq!(served.running.code().await, code, "SIG{signal}");
+    }
+}
+
+#[tokio::test]
+async fn the_process_is_gone_within_its_drain_timeout_though_a_client_holds_on() {
+    let mut served = Served::start(&["--drain-timeout", "500ms"]);
+    let _silent = std::net::TcpStream::connect(served.address).unwrap();
+    let raw = Raw::to(served.address, 1 << 20).await;
+    let _call = raw.begin("Put", &[]).await;
+    raw.call("List", &[], framed(&pail::pb::ListRequest::default())).await.into_result().unwrap();
+
+    let start = Instant::now();
+    served.running.signal("TERM");
+
+    assert_eq!(served.running.code().await, 0);
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_registry_that_gives_up_ends_the_process_with_1() {
+    let mut served = Served::start(&[]);
+    for n in 0..4 {
+        let (code, line) = complaint(&served.run(&["create", &format!("{PANIC}{n}")]));
+        assert_eq!((code, line.contains("PANIC")), (1, true), "{line}");
+    }
+    assert_eq!(served.running.code().await, 1);
+}
+
+#[test]
+fn a_port_in_use_is_one_line_and_exit_code_2() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+
+    let (code, line) = complaint(&pail(&["serve", "--listen", &address]).output().unwrap());
+
+    assert_eq!((code, line.contains(&address) && line.contains("in use")), (2, true), "{line}");
+}
+
+#[test]
+fn a_bad_option_is_one_line_and_exit_code_2() {
+    for args in [
+        &["serve", "--listen", "nowhere"][..],
+        &["serve", "--listen", "127.0.0.1:0", "--buckets-max", "0"],
+        &["serve", "--listen", "127.0.0.1:0", "--value-bytes-max", "4194304"],
+        &["serve", "--listen", "127.0.0.1:0", "--log-level", "pail=loud"],
+        &["serve", "--listen", "127.0.0.1:0", "--drain-timeout", "soon"],
+        &["serve", "--bogus"],
+    ] {
+        let (code, line) = complaint(&pail(args).output().unwrap());
+        assert_eq!(code, 2, "{args:?}: {line}");
+    }
+}
+
+#[test]
+fn a_log_in_json_is_an_object_a_line() {
+    let mut running = Running::start(pail(&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]));
+    let line = running.line("listening");
+    assert!(line.starts_with('{') && line.ends_with('}') && line.contains("\"address\""), "{line}");
+}

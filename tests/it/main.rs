@@ -1,0 +1,20 @@
+//! pail from outside: a server on a real socket, and clients that hold it to the contract. A module a promise.
+
+#![allow(clippy::expect_used, clippy::unwrap_used)] // a test that can't go on says so and stops
+
+mod churn;
+mod cli;
+mod crash;
+mod deadline;
+mod drain;
+mod entries;
+mod errors;
+mod lag;
+mod lifecycle;
+mod limits;
+mod paging;
+mod raw;
+mod support;
+mod tidy;
+mod unserved;
+mod watch;
