@@ -181,8 +181,8 @@ async fn ops_are_run_and_answered_in_order_and_ids_may_repeat() {
 async fn every_kind_of_op_has_the_answer_of_its_call() {
     let server = Server::start().await;
     let bucket = || "b".to_owned();
-    let (key, hour) =
-        || -> (fn() -> String, _) { (|| "n".to_owned(), prost_types::Duration { seconds: 3_600, nanos: 0 }) }();
+    let key = || "n".to_owned();
+    let hour = prost_types::Duration { seconds: 3_600, nanos: 0 };
     let results = server
         .results(vec![
             create(1, "b"),
@@ -455,6 +455,11 @@ fn driven(
     PipelineStream::new(buckets.clone(), requests, buckets.streams.admit(&http::Extensions::new()).unwrap())
 }
 
+/// The next response; between slices it goes on at once.
+fn next<S: Stream + Unpin>(pipeline: &mut S) -> Option<S::Item> {
+    (0..1_000).find_map(|_| pipeline.next().now_or_never()).expect("the requests are there")
+}
+
 #[test]
 fn many_ops_leave_others_their_turn() {
     let buckets = Buckets::new(registry());
@@ -488,7 +493,7 @@ fn no_further_op_runs_while_a_response_waits() {
     };
 
     let mut answered = 0;
-    while let Some(response) = pipeline.next().now_or_never().unwrap() {
+    while let Some(response) = next(&mut pipeline) {
         answered += response.unwrap().results.len();
         // The one answer in hand is that of the last get.
         assert!(version() <= answered as u64 / 2 + 2, "{} puts for {answered} answers", version());
@@ -504,9 +509,9 @@ fn an_error_of_the_request_stream_ends_it_after_the_answers() {
         Err(Failure::new(Reason::InvalidMessage, "broken").into()),
     ]);
     let mut pipeline = driven(&buckets, requests);
-    assert_eq!(ids(&pipeline.next().now_or_never().unwrap().unwrap().unwrap().results), [1]);
-    assert_eq!(reason(&pipeline.next().now_or_never().unwrap().unwrap().unwrap_err()), "INVALID_MESSAGE");
-    assert!(pipeline.next().now_or_never().unwrap().is_none());
+    assert_eq!(ids(&next(&mut pipeline).unwrap().unwrap().results), [1]);
+    assert_eq!(reason(&next(&mut pipeline).unwrap().unwrap_err()), "INVALID_MESSAGE");
+    assert!(next(&mut pipeline).is_none());
 }
 
 #[test]
@@ -516,12 +521,12 @@ fn in_a_drain_the_message_at_hand_is_answered_and_the_next_is_not_run() {
     let large =
         Ok(pb::PipelineRequest { ops: vec![put_data(0, "a", "k", 64 << 10), get(2, "a", "k"), get(3, "a", "k")] });
     let mut pipeline = driven(&buckets, stream::iter([message(1, "a"), large, message(4, "b")]));
-    let first = pipeline.next().now_or_never().unwrap().unwrap().unwrap();
+    let first = next(&mut pipeline).unwrap().unwrap();
     buckets.registry.drain();
 
     let mut answered = ids(&first.results);
     let end = loop {
-        match pipeline.next().now_or_never().unwrap().unwrap() {
+        match next(&mut pipeline).unwrap() {
             Ok(response) => answered.extend(ids(&response.results)),
             Err(status) => break status,
         }
@@ -531,5 +536,5 @@ fn in_a_drain_the_message_at_hand_is_answered_and_the_next_is_not_run() {
     assert!(buckets.lookup_bucket(&pb::LookupRequest { bucket: "b".to_owned() }).is_err());
 
     let mut done = driven(&buckets, stream::iter([]));
-    assert!(done.next().now_or_never().unwrap().is_none(), "a client that has sent its last has its OK");
+    assert!(next(&mut done).is_none(), "a client that has sent its last has its OK");
 }
