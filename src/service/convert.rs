@@ -72,9 +72,11 @@ pub(super) fn to_value(value: Value) -> pb::Value {
 /// A time to live, checked; `field` is its name in the request.
 pub(super) fn ttl(field: &str, ttl: Option<prost_types::Duration>) -> Result<Option<Ttl>, Failure> {
     let Some(asked) = ttl else { return Ok(None) };
-    let ttl = Duration::try_from(asked).ok().and_then(Ttl::new);
-    ttl.map(Some).ok_or_else(|| {
-        let words = format!("{field} is {asked}: {TTL_MIN:?} to ten years is allowed, and unset is for ever");
+    duration(asked).and_then(Ttl::new).map(Some).ok_or_else(|| {
+        let prost_types::Duration { seconds, nanos } = asked;
+        let words = format!(
+            "{field} is {seconds} seconds and {nanos} nanos: {TTL_MIN:?} to ten years is allowed, and unset is for ever"
+        );
         Failure::new(Reason::InvalidOption, words).field(field)
     })
 }
