@@ -158,6 +158,17 @@ pub const ALARM_BATCH: usize = 256;
 /// Operations and checks of one Transact, and operations of one Pipeline message; more is `TOO_LARGE`.
 pub const OPS_MAX: usize = 1_024;
 
+/// A Pipeline packs results into one response until it is about this large; a larger result has a response of its own.
+pub const PIPELINE_PACK_BYTES: usize = 64 * KIB;
+
+/// What a Pipeline does before others on its thread have their turn: an operation counts 1, a Transact also 1 for each of
+/// its checks and operations, a request message 1, and a result 1 for each KiB.
+pub const PIPELINE_SLICE: usize = 256;
+
+/// The Creates of one Pipeline that `bucket_id_from` can refer to, the last ones; an earlier one is `INVALID_OPTION`. Each
+/// costs some 24 bytes.
+pub const PIPELINE_CREATES_MAX: usize = 4 * OPS_MAX;
+
 /// Bytes of `grpc-status-details-bin`: what is longer loses its details, never its code. Clients refuse headers of 8 KiB.
 pub const STATUS_DETAILS_BYTES_MAX: usize = 4 * KIB;
 

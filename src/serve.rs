@@ -120,6 +120,7 @@ impl Application for Pail {
     }
 
     async fn drain(&self, deadline: Instant) {
+        self.0.drain();
         let registry = self.0.clone();
         let shut_down = spawn_blocking(move || registry.shut_down(|| Instant::now() + DRAIN_MARGIN >= deadline));
         // Whatever holds it up: at the deadline this future is dropped, and those who watch would hear nothing.

@@ -64,6 +64,8 @@ pub(crate) enum Interest {
     Monitors,
     /// Every event of the log.
     Log,
+    /// That the server drains.
+    Drain,
 }
 
 /// The monitors of one bucket, nearly always one.
@@ -80,7 +82,7 @@ pub(super) struct Delivery {
     /// Up to this revision all deaths are in the inboxes.
     delivered: AtomicU64,
     /// Everyone who watches, by what wakes them.
-    watchers: Mutex<[HashMap<usize, Arc<Inbox>>; 2]>,
+    watchers: Mutex<[HashMap<usize, Arc<Inbox>>; 3]>,
     /// Held by the one who delivers, so that `delivered` never runs ahead.
     delivering: Mutex<()>,
     news: AtomicBool,

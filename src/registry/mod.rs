@@ -80,6 +80,8 @@ struct Shared {
     /// The registrar crashed too often.
     gave_up: AtomicBool,
     gave_up_waker: AtomicWaker,
+    /// The server drains: soon all buckets will be down.
+    draining: AtomicBool,
     /// All buckets are down, and no more will come.
     ended: AtomicBool,
 }
@@ -132,6 +134,7 @@ impl Registry {
             reaper: Reaper::default(),
             gave_up: AtomicBool::new(false),
             gave_up_waker: AtomicWaker::new(),
+            draining: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             env: Arc::new(Env {
                 budget: Budget::new(limits.memory_bytes_max),
@@ -303,6 +306,18 @@ impl Registry {
             if self.shared.gave_up.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+
+    /// Tells those who work for as long as a client likes that it is time to end. To be called before
+    /// [`shut_down`](Self::shut_down), so that they are not at work on buckets that go.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+        self.shared.delivery.wake(Interest::Drain);
+    }
+
+    /// Whether [`drain`](Self::drain) was called.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Acquire)
     }
 
     /// Ends buckets with [`Reason::Shutdown`], until there is none or `enough` says so; how many are left.

@@ -7,6 +7,7 @@ mod convert;
 mod entries;
 mod lifecycle;
 mod page;
+mod pipeline;
 pub mod status;
 pub mod streams;
 mod transact;
@@ -14,7 +15,7 @@ mod watch;
 
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-pub use self::watch::WatchStream;
+pub use self::{pipeline::PipelineStream, watch::WatchStream};
 use self::{
     status::{Failure, Reason, quoted},
     streams::LongStreams,
@@ -91,7 +92,7 @@ type Never<T> = futures_util::stream::Empty<Result<T, Status>>;
 
 #[async_trait]
 impl BucketService for Buckets {
-    type PipelineStream = Never<pb::PipelineResponse>;
+    type PipelineStream = PipelineStream;
     type WatchStream = WatchStream;
     type LinkStream = Never<pb::LinkResponse>;
 
@@ -141,9 +142,9 @@ impl BucketService for Buckets {
 
     async fn pipeline(
         &self,
-        _: Request<Streaming<pb::PipelineRequest>>,
-    ) -> Result<Response<Self::PipelineStream>, Status> {
-        unserved_rpc("Pipeline")
+        request: Request<Streaming<pb::PipelineRequest>>,
+    ) -> Result<Response<PipelineStream>, Status> {
+        answer(self.pipeline_ops(request))
     }
 
     async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<WatchStream>, Status> {

@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, fmt, time::Duration};
 
+use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -158,6 +159,18 @@ impl From<Failure> for Status {
         }
         let bare = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::<String, String>::new());
         Self::with_error_details(code, &failure.message, bare)
+    }
+}
+
+/// As part of a message: what the headers of a call of its own would say.
+impl From<Failure> for tonic_types::Status {
+    fn from(failure: Failure) -> Self {
+        let status = Status::from(failure);
+        Self::decode(status.details()).unwrap_or_else(|_| Self {
+            code: status.code().into(),
+            message: status.message().to_owned(),
+            details: Vec::new(),
+        })
     }
 }
 

@@ -389,7 +389,7 @@ enum News {
 
 /// A place among those who are woken, given up on every way out.
 #[derive(Debug)]
-struct Seat {
+pub(crate) struct Seat {
     registry: Registry,
     inbox: Arc<Inbox>,
     /// The monitors that have not fired.
@@ -399,7 +399,7 @@ struct Seat {
 }
 
 impl Seat {
-    fn take(registry: Registry, interest: Interest) -> Self {
+    pub(crate) fn take(registry: Registry, interest: Interest) -> Self {
         let inbox = Arc::new(Inbox::default());
         registry.enroll(&inbox, interest);
         Self { registry, inbox, monitors: HashMap::new(), taken_back: Vec::new() }
@@ -411,6 +411,12 @@ impl Seat {
     /// not known here any more.
     fn take_back(&mut self, monitor: MonitorRef) {
         self.taken_back.extend(self.monitors.remove(&monitor));
+    }
+
+    /// Whether the server drains; who has a seat for [`Interest::Drain`] is woken when it begins to.
+    pub(crate) fn is_draining(&self, cx: &Context<'_>) -> bool {
+        self.inbox.waker().register(cx.waker());
+        self.registry.is_draining()
     }
 }
 
