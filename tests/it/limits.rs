@@ -1,10 +1,6 @@
 //! The limits table of the contract: each row at its limit and one past it. What is refused changes nothing.
 
-use pail::{
-    bucket::{BUCKET_BYTES, ENTRY_BYTES},
-    limits::Limits,
-    pb,
-};
+use pail::{limits::Limits, pb};
 use tonic::Code;
 
 use super::{
@@ -140,10 +136,21 @@ async fn a_bucket_has_so_many_entries_at_most() {
     client.put("b", "k3", "v").await.unwrap();
 }
 
+/// What a bucket with a name of one byte is charged, with one entry of this text; without any for none.
+async fn what_it_costs(text: &str) -> usize {
+    let server = Server::start();
+    let client = server.client().await;
+    client.created("b").await;
+    if !text.is_empty() {
+        client.put("b", "k", text).await.unwrap();
+    }
+    server.registry.charged_bytes()
+}
+
 #[tokio::test]
 async fn a_bucket_takes_so_many_bytes_at_most() {
     // An empty bucket, and an entry with a key of one byte and a value of 100.
-    let bucket_bytes_max = BUCKET_BYTES + 1 + ENTRY_BYTES + 1 + 100;
+    let bucket_bytes_max = what_it_costs(&"v".repeat(100)).await;
     let server = Server::with(Limits { bucket_bytes_max, ..Limits::default() });
     let client = server.client().await;
     client.created("b").await;
@@ -153,7 +160,7 @@ async fn a_bucket_takes_so_many_bytes_at_most() {
     let before = server.registry.charged_bytes();
 
     let limit = bucket_bytes_max.to_string();
-    for (key, value) in [("k", "v".repeat(101)), ("l", String::new())] {
+    for (key, value) in [("k", "v".repeat(150)), ("l", String::new())] {
         let facts = [("bucket", "b"), ("key", key), ("limit", &*limit)];
         let details = refused(client.put("b", key, &*value).await, Code::ResourceExhausted, "OUT_OF_MEMORY", &facts);
         assert_eq!(details.quota_failure().unwrap().violations[0].subject, "bucket_bytes");
@@ -165,7 +172,8 @@ async fn a_bucket_takes_so_many_bytes_at_most() {
 
 #[tokio::test]
 async fn all_buckets_together_take_so_many_bytes_at_most() {
-    let memory_bytes_max = 2 * (BUCKET_BYTES + 1) + ENTRY_BYTES + 1 + 1_000;
+    let (bucket, full) = (what_it_costs("").await, what_it_costs(&"v".repeat(1_000)).await);
+    let memory_bytes_max = bucket + full;
     let server = Server::with(Limits { memory_bytes_max, ..Limits::default() });
     let client = server.client().await;
     client.created("b").await;
@@ -188,7 +196,7 @@ async fn all_buckets_together_take_so_many_bytes_at_most() {
     client.delete("b", "k").await.expect("Delete goes on");
     client.put("c", "k", &*"v".repeat(1_000)).await.expect("what was given back is there for others");
     client.stop("c").await.expect("Stop goes on");
-    assert_eq!(server.registry.charged_bytes(), BUCKET_BYTES + 1);
+    assert_eq!(server.registry.charged_bytes(), bucket);
 }
 
 #[tokio::test]
