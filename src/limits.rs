@@ -169,6 +169,9 @@ pub const PIPELINE_SLICE: usize = 256;
 /// costs some 24 bytes.
 pub const PIPELINE_CREATES_MAX: usize = 4 * OPS_MAX;
 
+/// Operations of one Pipeline message with the checks and operations of its transactions; more is `TOO_LARGE`.
+pub const PIPELINE_STEPS_MAX: usize = 16 * OPS_MAX;
+
 /// Bytes of `grpc-status-details-bin`: what is longer loses its details, never its code. Clients refuse headers of 8 KiB.
 pub const STATUS_DETAILS_BYTES_MAX: usize = 4 * KIB;
 

@@ -23,7 +23,7 @@ use super::{
     streams::Permit,
 };
 use crate::{
-    limits::{OPS_MAX, PIPELINE_CREATES_MAX, PIPELINE_PACK_BYTES, PIPELINE_SLICE},
+    limits::{OPS_MAX, PIPELINE_CREATES_MAX, PIPELINE_PACK_BYTES, PIPELINE_SLICE, PIPELINE_STEPS_MAX},
     pb::{self, pipeline_op::Op, pipeline_result::Result as Answer},
     registry::Interest,
     watch::Seat,
@@ -97,6 +97,15 @@ where
         if ops.len() > OPS_MAX {
             let words = format!("the message has {} operations; {OPS_MAX} are allowed", ops.len());
             let failure = Failure::new(Reason::TooLarge, words).field("ops").limit(OPS_MAX, ops.len());
+            return Poll::Ready(Err(failure.into()));
+        }
+        // An empty one has two bytes on the wire and a hundred here: they are not to wait in memory by the million.
+        let steps = ops.iter().filter_map(|op| op.op.as_ref()).map(cost).sum::<usize>();
+        if steps > PIPELINE_STEPS_MAX {
+            let words = format!(
+                "the message has {steps} operations with those in its transactions; {PIPELINE_STEPS_MAX} are allowed"
+            );
+            let failure = Failure::new(Reason::TooLarge, words).field("ops").limit(PIPELINE_STEPS_MAX, steps);
             return Poll::Ready(Err(failure.into()));
         }
         Poll::Ready(Ok(Some(ops)))

@@ -350,6 +350,24 @@ async fn a_message_with_too_many_ops_ends_the_stream_before_any_of_them_runs() {
 }
 
 #[tokio::test]
+async fn operations_within_transactions_count_too() {
+    let server = Server::start().await;
+    let transact = |count: usize| {
+        let get = pb::TransactGet { key: "k".to_owned() };
+        let get = pb::TransactOp { op: Some(pb::transact_op::Op::Get(get)) };
+        let success = vec![get; count];
+        op(0, Op::Transact(pb::TransactRequest { bucket: "b".to_owned(), success, ..Default::default() }))
+    };
+    let full = |count: usize| pb::PipelineRequest { ops: vec![transact(OPS_MAX - 1); count] };
+    let first = pb::PipelineRequest { ops: vec![create(1, "b")] };
+    let (responses, end) = server.pipeline(vec![first, full(16), full(17)]).await;
+
+    assert_eq!(flat(responses).len(), 1 + 16);
+    let end = end.unwrap_err();
+    assert_eq!((end.code(), &*reason(&end)), (Code::InvalidArgument, "TOO_LARGE"));
+}
+
+#[tokio::test]
 async fn ten_thousand_ops_are_all_answered_in_order_though_half_closed_and_packed() {
     let server = Server::start().await;
     server.results(vec![create(0, "b")]).await;
