@@ -6,16 +6,20 @@ pub mod codec;
 mod convert;
 mod entries;
 mod lifecycle;
+mod link;
 mod page;
 pub mod status;
 pub mod streams;
 mod transact;
 mod watch;
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-pub use self::watch::WatchStream;
+pub use self::{link::LinkStream, watch::WatchStream};
 use self::{
+    link::Links,
     status::{Failure, Reason, quoted},
     streams::LongStreams,
 };
@@ -31,6 +35,7 @@ use crate::{
 pub struct Buckets {
     registry: Registry,
     streams: LongStreams,
+    links: Arc<Links>,
 }
 
 impl Buckets {
@@ -39,7 +44,7 @@ impl Buckets {
     pub fn new(registry: Registry) -> Self {
         let limits = registry.limits();
         let streams = LongStreams::new(limits.long_streams_max, limits.long_streams_total_max);
-        Self { registry, streams }
+        Self { registry, streams, links: Arc::default() }
     }
 
     fn expire_time(&self, due: Due) -> Option<prost_types::Timestamp> {
@@ -93,7 +98,7 @@ type Never<T> = futures_util::stream::Empty<Result<T, Status>>;
 impl BucketService for Buckets {
     type PipelineStream = Never<pb::PipelineResponse>;
     type WatchStream = WatchStream;
-    type LinkStream = Never<pb::LinkResponse>;
+    type LinkStream = LinkStream<Streaming<pb::LinkRequest>>;
 
     async fn create(&self, request: Request<pb::CreateRequest>) -> Result<Response<pb::CreateResponse>, Status> {
         answer(self.create_bucket(request.get_ref()))
@@ -150,7 +155,8 @@ impl BucketService for Buckets {
         answer(self.watch_buckets(request.get_ref(), request.extensions()))
     }
 
-    async fn link(&self, _: Request<Streaming<pb::LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
-        unserved_rpc("Link")
+    async fn link(&self, request: Request<Streaming<pb::LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
+        let (_, extensions, requests) = request.into_parts();
+        answer(self.link_buckets(requests, &extensions))
     }
 }
