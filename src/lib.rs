@@ -59,6 +59,7 @@ pub mod config;
 #[cfg(any(test, feature = "test-hooks"))]
 pub mod hooks;
 pub mod limits;
+pub mod link;
 pub mod name;
 pub mod process;
 pub mod registry;

@@ -73,6 +73,10 @@ pub struct Limits {
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = bounded(1, 1 << 20))]
     pub watch_names_max: usize,
 
+    /// Links of one Link stream; more is TOO_LARGE
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = bounded(1, 1 << 20))]
+    pub links_max: usize,
+
     /// Bytes of the detail that a Stop gives; more is TOO_LARGE
     #[arg(long, value_name = "BYTES", default_value_t = KIB, value_parser = bounded(0, 64 * KIB))]
     pub detail_bytes_max: usize,
@@ -145,6 +149,18 @@ pub const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 
 /// The longest heartbeat a Watch can ask for: a day.
 pub const HEARTBEAT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A Link that is silent for this long sends a heartbeat.
+pub const LINK_HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// The shortest lease that a Link can ask for; a shorter one is `INVALID_OPTION`.
+pub const LEASE_MIN: Duration = Duration::from_secs(1);
+
+/// The longest lease that a Link can ask for, a day; a longer one is `INVALID_OPTION`.
+pub const LEASE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long the links of a stream that the server ended are kept for their client, where it asked for no lease.
+pub const LEASE_DEFAULT: Duration = Duration::from_secs(15);
 
 /// The shortest time to live; a shorter one is `INVALID_OPTION`.
 pub const TTL_MIN: Duration = Duration::from_millis(1);
@@ -231,7 +247,7 @@ mod tests {
             (limits.streams_max, limits.long_streams_max, limits.long_streams_total_max),
             (2_048, 1_000, 100_000)
         );
-        assert_eq!((limits.watch_names_max, limits.detail_bytes_max), (10_000, 1_024));
+        assert_eq!((limits.watch_names_max, limits.links_max, limits.detail_bytes_max), (10_000, 1_000, 1_024));
         assert_eq!((limits.history_events_max, limits.history_bytes_max), (1_000_000, 134_217_728));
         assert!(limits.memory_bytes_max > 0);
     }

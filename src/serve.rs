@@ -84,7 +84,7 @@ pub async fn serve(
         }
     };
     let timer = Timer::start(&registry);
-    server::serve(listener, Pail(registry.clone()), options, until).await;
+    server::serve(listener, Pail::new(registry.clone()), options, until).await;
     drop(timer);
     ended
 }
@@ -109,19 +109,30 @@ impl Drop for Timer {
     }
 }
 
-struct Pail(Registry);
+struct Pail {
+    registry: Registry,
+    buckets: Buckets,
+}
+
+impl Pail {
+    fn new(registry: Registry) -> Self {
+        Self { buckets: Buckets::new(registry.clone()), registry }
+    }
+}
 
 impl Application for Pail {
     type Service = BucketServiceServer<Buckets>;
 
     fn service(&self) -> Self::Service {
         // The server has seen to the size before a message is decoded, and answers with the contract's error.
-        BucketServiceServer::new(Buckets::new(self.0.clone())).max_decoding_message_size(usize::MAX)
+        BucketServiceServer::new(self.buckets.clone()).max_decoding_message_size(usize::MAX)
     }
 
     async fn drain(&self, deadline: Instant) {
-        self.0.drain();
-        let registry = self.0.clone();
+        self.registry.drain();
+        // Before any bucket goes: to those who are linked to it, that is not the end.
+        self.buckets.drain();
+        let registry = self.registry.clone();
         let shut_down = spawn_blocking(move || registry.shut_down(|| Instant::now() + DRAIN_MARGIN >= deadline));
         // Whatever holds it up: at the deadline this future is dropped, and those who watch would hear nothing.
         match timeout_at(deadline.checked_sub(DRAIN_MARGIN / 2).unwrap_or(deadline), shut_down).await {
@@ -131,7 +142,7 @@ impl Application for Pail {
             Ok(Err(error)) => tracing::error!(%error, "taking buckets down failed"),
             Err(_) => tracing::warn!("a bucket takes more than the time there is to take it down"),
         }
-        self.0.end();
+        self.registry.end();
     }
 }
 
@@ -158,7 +169,7 @@ mod tests {
     async fn those_who_watch_are_told_of_the_drain_though_its_time_is_up() {
         let registry = Registry::start(Limits::default(), Arc::new(ManualClock::default()), random_id());
         let deadline = Instant::now();
-        timeout_at(deadline, Pail(registry.clone()).drain(deadline)).await.unwrap();
+        timeout_at(deadline, Pail::new(registry.clone()).drain(deadline)).await.unwrap();
         assert!(registry.has_ended());
     }
 }

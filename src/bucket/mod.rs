@@ -198,6 +198,36 @@ impl Call<Peek> for Bucket {
     }
 }
 
+/// Holds the bucket, by a link: its idle time stands still until as many have released it as hold it.
+#[derive(Clone, Copy, Debug)]
+pub struct Hold;
+
+impl Call<Hold> for Bucket {
+    type Reply = Result<(), Error>;
+
+    fn handle_call(&mut self, _: Hold, me: &mut Context<'_, Self>) -> Self::Reply {
+        self.used(me, |bucket| {
+            bucket.hold();
+            Ok(())
+        })
+    }
+}
+
+/// Takes one [`Hold`] back. With the last one the idle time begins anew.
+#[derive(Clone, Copy, Debug)]
+pub struct Release;
+
+impl Call<Release> for Bucket {
+    type Reply = Result<(), Error>;
+
+    fn handle_call(&mut self, _: Release, me: &mut Context<'_, Self>) -> Self::Reply {
+        self.used(me, |bucket| {
+            bucket.unhold();
+            Ok(())
+        })
+    }
+}
+
 /// Sets an entry.
 #[derive(Debug)]
 pub struct Put<'a> {

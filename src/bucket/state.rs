@@ -89,6 +89,7 @@ impl Bucket {
         self.expire(me)?;
         if let Some(times) = &mut self.times
             && times.idle_ttl.is_some()
+            && times.holders == 0
         {
             times.idle = self.env.timeline.due(times.idle_ttl);
         }
@@ -133,6 +134,29 @@ impl Bucket {
         let times = self.times.get_or_insert_default();
         (times.life, times.idle, times.idle_ttl) = (life, idle, idle_ttl);
         self.settle(me);
+    }
+
+    /// Lets the idle time stand still until as many have released the bucket as hold it.
+    pub(super) fn hold(&mut self) {
+        // Only a bucket with an idle time needs to know; it has had it from the start.
+        if let Some(times) = &mut self.times
+            && times.idle_ttl.is_some()
+        {
+            times.holders += 1;
+            times.idle = Due::NEVER;
+        }
+    }
+
+    /// Begins the idle time anew, if nobody holds the bucket any more.
+    pub(super) fn unhold(&mut self) {
+        if let Some(times) = &mut self.times
+            && times.idle_ttl.is_some()
+        {
+            times.holders = times.holders.saturating_sub(1);
+            if times.holders == 0 {
+                times.idle = self.env.timeline.due(times.idle_ttl);
+            }
+        }
     }
 
     pub(super) fn alarm_went_off(&mut self) {

@@ -16,8 +16,10 @@ pub(super) struct Times {
     pub(super) life: Due,
     /// How long it lives unused.
     pub(super) idle_ttl: Option<Ttl>,
-    /// When it falls due unless it is used.
+    /// When it falls due unless it is used; never while it is held.
     pub(super) idle: Due,
+    /// How many hold it, by a link.
+    pub(super) holders: usize,
     /// The alarm that is set; never later than what is due first.
     pub(super) alarm: Due,
 }
@@ -30,6 +32,7 @@ impl Default for Times {
             life: Due::NEVER,
             idle_ttl: None,
             idle: Due::NEVER,
+            holders: 0,
             alarm: Due::NEVER,
         }
     }

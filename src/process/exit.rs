@@ -72,10 +72,19 @@ impl Exit {
         Self::new(Reason::Crashed, cut(message))
     }
 
-    /// The end of a process that did not trap the abnormal `self` of `peer`, to which it was linked. Along a chain of links
-    /// the detail stays that of the first death: it is the cause, and a detail that grew with each would be as long as the
-    /// chain.
+    /// The end of a process that did not trap the abnormal `self` of `peer`, to which it was linked: LINKED, with `peer` as
+    /// the cause. A client that went without a word is told of as what it is, NOCONNECTION.
     pub(super) fn over_link(&self, peer: &dyn fmt::Display) -> Self {
+        match self.reason {
+            Reason::NoConnection => self.clone(),
+            _ => self.linked(peer),
+        }
+    }
+
+    /// LINKED, because `peer` ended with `self`. Along a chain of links the detail stays that of the first death: it is the
+    /// cause, and a detail that grew with each would be as long as the chain.
+    #[must_use]
+    pub fn linked(&self, peer: &dyn fmt::Display) -> Self {
         match self.reason {
             Reason::Linked => self.clone(),
             _ => Self::new(Reason::Linked, cut(&format!("{peer}: {self}"))),

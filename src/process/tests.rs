@@ -276,12 +276,21 @@ fn normal_does_not_travel_over_a_link() {
 
 #[test]
 fn any_other_reason_travels_over_a_link_and_names_who_died() {
-    for reason in [Reason::Shutdown, Reason::Killed, Reason::Expired, Reason::Crashed, Reason::NoConnection] {
+    for reason in [Reason::Shutdown, Reason::Killed, Reason::Expired, Reason::Crashed] {
         let (one, two) = (Process::start("the first", Witness::default()), witness());
         one.link(&two).unwrap();
         stop(&one, reason);
         assert_eq!(two.why(), Some(Exit::new(Reason::Linked, &format!("the first: {reason}"))));
     }
+}
+
+#[test]
+fn a_lost_connection_travels_over_links_as_what_it_is() {
+    let (one, two, three) = (witness(), witness(), witness());
+    one.link(&two).unwrap();
+    two.link(&three).unwrap();
+    one.stop(&Exit::new(Reason::NoConnection, "gone")).unwrap();
+    assert_eq!((two.why(), three.why()), (one.why(), one.why()));
 }
 
 #[test]

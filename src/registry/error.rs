@@ -8,6 +8,12 @@ pub enum Error {
     /// No bucket of this name lives, or it is not the one with the id that was given.
     #[error("no such bucket")]
     BucketNotFound,
+    /// A bucket of this name lives, and none was to.
+    #[error("bucket {id} has the name")]
+    BucketExists {
+        /// Which one it is.
+        id: BucketId,
+    },
     /// There are as many buckets as there may be.
     #[error("there may be {limit} buckets")]
     TooManyBuckets {

@@ -37,7 +37,7 @@ use self::{
     index::Index,
     log::Log,
     reaper::Reaper,
-    registrar::{Create, Living, LivingBuckets, Monitor, MonitorsSet, PageOfNames, Registrar, Stop},
+    registrar::{Create, Living, LivingBuckets, Monitor, MonitorsSet, PageOfNames, Registrar, Stop, Tie},
 };
 pub(crate) use self::{
     delivery::{Inbox, Interest},
@@ -46,6 +46,7 @@ pub(crate) use self::{
 pub use self::{
     error::Error,
     log::{Compacted, Event, EventKind},
+    registrar::Mode,
 };
 use crate::{
     bucket::{self, Begin, Bucket, Describe, Env, Peek, Summary, Tick},
@@ -239,6 +240,21 @@ impl Registry {
     /// [`Error::BucketNotFound`].
     pub fn stop(&self, target: Target<'_>, exit: &Exit) -> Result<(BucketId, Revision), Error> {
         self.registrar(Stop { name: target.name.as_str(), id: target.id, exit })?
+    }
+
+    /// Finds a bucket, or creates it with these times to live, and has `tie` tie it to somebody in the same step: nobody sees
+    /// it created and not tied. `tie` answers false where the bucket is dead.
+    ///
+    /// # Errors
+    /// [`Error::BucketNotFound`], [`Error::BucketExists`], and those of [`create`](Self::create).
+    pub(crate) fn tie(
+        &self,
+        target: Target<'_>,
+        mode: Mode,
+        life: Begin,
+        tie: &dyn Fn(&Process<Bucket>) -> bool,
+    ) -> Result<Process<Bucket>, Error> {
+        self.registrar(Tie { target, mode, life, tie })?
     }
 
     /// Asks a living bucket; with an id in `target`, only that very one. And which bucket it was.

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, convert::Infallible, ops::Bound, sync::Arc};
 
 use super::{Description, Error, Event, EventKind, Inbox, Shared, Target, describe, description, index::ByName};
 use crate::{
-    bucket::{Begin, Bucket, Describe, Identity, Peek},
+    bucket::{Begin, Bucket, Describe, Identity, Peek, Summary},
     name::{BucketId, BucketName, Revision},
     process::{Call, Context, Exit, GenServer, Info, MonitorRef, Process, Reason},
 };
@@ -101,13 +101,26 @@ impl Call<Create<'_>> for Registrar {
     type Reply = Result<(Description, bool), Error>;
 
     fn handle_call(&mut self, Create { name, life }: Create<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
-        let name = name.as_str();
-        if let Some(living) = self.living(name, None).as_ref().and_then(|bucket| describe(bucket, Describe)) {
+        if let Some(living) = self.living(name.as_str(), None).as_ref().and_then(|bucket| describe(bucket, Describe)) {
             return Ok((living, false));
         }
         // It lived a moment ago, and died of this very question.
-        self.living(name, None);
+        self.living(name.as_str(), None);
+        let (bucket, summary) = self.create(name, life, me, |_| ())?;
+        Ok((description(&bucket, summary), true))
+    }
+}
 
+impl Registrar {
+    /// Creates a bucket under a name that is free; `tie` has it before anyone else.
+    fn create(
+        &mut self,
+        name: BucketName<'_>,
+        life: Begin,
+        me: &Context<'_, Self>,
+        tie: impl FnOnce(&Process<Bucket>),
+    ) -> Result<(Process<Bucket>, Summary), Error> {
+        let name = name.as_str();
         let shared = Arc::clone(&self.shared);
         if self.names.len() >= shared.env.limits.buckets_max {
             return Err(Error::TooManyBuckets { limit: shared.env.limits.buckets_max });
@@ -126,6 +139,7 @@ impl Call<Create<'_>> for Registrar {
         #[cfg(any(test, feature = "test-hooks"))]
         crate::hooks::trip(name);
 
+        tie(&bucket);
         shared.index.insert(bucket.clone());
         self.names.insert(ByName(bucket.clone()));
         let event = shared.log.append(|revision| Event {
@@ -136,7 +150,57 @@ impl Call<Create<'_>> for Registrar {
             kind: EventKind::Created,
         });
         shared.delivery.settle(event.revision);
-        Ok((description(&bucket, summary), true))
+        Ok((bucket, summary))
+    }
+}
+
+/// Whether a bucket that is asked for is to be there already.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// It must live.
+    MustExist,
+    /// It is created where it does not live.
+    CreateIfAbsent,
+    /// It must not live, and is created.
+    MustCreate,
+}
+
+/// Finds or creates a bucket and ties it to somebody, in one step: nobody sees it created and not tied.
+#[derive(Clone, Copy)]
+pub(super) struct Tie<'a> {
+    pub(super) target: Target<'a>,
+    pub(super) mode: Mode,
+    pub(super) life: Begin,
+    /// Ties it; false where it is dead. It may lock what lies below the registrar, and bonds.
+    pub(super) tie: &'a dyn Fn(&Process<Bucket>) -> bool,
+}
+
+impl Call<Tie<'_>> for Registrar {
+    type Reply = Result<Process<Bucket>, Error>;
+
+    fn handle_call(&mut self, Tie { target, mode, life, tie }: Tie<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
+        let name = target.name.as_str();
+        if let Some(bucket) = self.living(name, None) {
+            let id = bucket.identity().id;
+            if mode == Mode::MustCreate {
+                return Err(Error::BucketExists { id });
+            }
+            if target.id.is_some_and(|asked| asked != id.get()) {
+                return Err(Error::BucketNotFound);
+            }
+            if tie(&bucket) {
+                return Ok(bucket);
+            }
+            // It lived a moment ago, and died of this very question.
+            self.living(name, None);
+        }
+        // No bucket that is created has an id of one's choice.
+        if mode == Mode::MustExist || target.id.is_some() {
+            return Err(Error::BucketNotFound);
+        }
+        // One that expires at once may be dead already: whoever ties finds out.
+        let (bucket, _) = self.create(target.name, life, me, |bucket| _ = tie(bucket))?;
+        Ok(bucket)
     }
 }
 

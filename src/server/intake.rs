@@ -119,6 +119,8 @@ where
                 Ok(chunk) => this.take(chunk).map(|chunk| Some(Frame::data(chunk))),
                 Err(trailers) => this.framing.end().map(|()| Some(trailers)),
             },
+            // hyper ends a body that was reset with NO_ERROR as if it were whole; only the end of the stream is one.
+            None if !this.body.is_end_stream() => Err(Failure::new(Reason::InvalidMessage, "the request was cut off")),
             None => this.framing.end().map(|()| None),
             // Never CANCELLED: tonic's decoder takes that for a clean end, and a Link that is cut off is no good-bye.
             Some(Err(error)) => Err(Failure::new(Reason::InvalidMessage, format!("the request was cut off: {error}"))),
@@ -290,6 +292,10 @@ mod tests {
 
         fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
             Poll::Ready(self.0.pop_front().map(|chunk| Ok(Frame::data(chunk))))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_empty()
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
     bucket,
     budget::OverBudget,
     limits::{Limits, TTL_MIN},
-    name, pb, process,
+    link, name, pb, process,
     registry::{Description, Error, Registry},
     time_to_live::Ttl,
     value::Value,
@@ -133,6 +133,16 @@ pub(super) fn to_watch_response(response: watch::Response) -> pb::WatchResponse 
     pb::WatchResponse { revision, response: Some(response) }
 }
 
+/// A linked bucket that has ended.
+pub(super) fn to_exit(gone: &link::Gone) -> pb::LinkExit {
+    pb::LinkExit {
+        bucket: gone.name.to_string(),
+        bucket_id: gone.id,
+        reason: to_reason(gone.exit.reason).into(),
+        detail: gone.exit.detail().to_owned(),
+    }
+}
+
 fn to_monitor(set: &watch::Monitored) -> pb::Monitor {
     pb::Monitor {
         r#ref: set.monitor.get(),
@@ -185,6 +195,10 @@ impl Subject<'_> {
                     Some(id) => format!("no bucket {bucket} with the id {id}"),
                 };
                 Failure::new(Reason::BucketNotFound, words).resource("bucket", self.bucket)
+            }
+            Error::BucketExists { id } => {
+                let words = format!("bucket {bucket} lives, with the id {id}: it was to be created");
+                Failure::new(Reason::BucketExists, words).resource("bucket", self.bucket).with("bucket_id", id)
             }
             Error::TooManyBuckets { limit } => {
                 let words = format!("there are {limit} buckets, and no more are allowed");

@@ -6,6 +6,7 @@ pub mod codec;
 mod convert;
 mod entries;
 mod lifecycle;
+mod link;
 mod page;
 mod pipeline;
 pub mod status;
@@ -13,10 +14,13 @@ pub mod streams;
 mod transact;
 mod watch;
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-pub use self::{pipeline::PipelineStream, watch::WatchStream};
+pub use self::{link::LinkStream, pipeline::PipelineStream, watch::WatchStream};
 use self::{
+    link::Links,
     status::{Failure, Reason, quoted},
     streams::LongStreams,
 };
@@ -32,6 +36,7 @@ use crate::{
 pub struct Buckets {
     registry: Registry,
     streams: LongStreams,
+    links: Arc<Links>,
 }
 
 impl Buckets {
@@ -40,7 +45,7 @@ impl Buckets {
     pub fn new(registry: Registry) -> Self {
         let limits = registry.limits();
         let streams = LongStreams::new(limits.long_streams_max, limits.long_streams_total_max);
-        Self { registry, streams }
+        Self { registry, streams, links: Arc::default() }
     }
 
     fn expire_time(&self, due: Due) -> Option<prost_types::Timestamp> {
@@ -83,18 +88,11 @@ fn answer<T>(answer: Result<T, Failure>) -> Result<Response<T>, Status> {
     Ok(Response::new(answer?))
 }
 
-/// Answers for an RPC that is not served yet.
-fn unserved_rpc<T>(rpc: &str) -> Result<T, Status> {
-    Err(Failure::new(Reason::Unimplemented, format!("{rpc} is not served yet")).into())
-}
-
-type Never<T> = futures_util::stream::Empty<Result<T, Status>>;
-
 #[async_trait]
 impl BucketService for Buckets {
     type PipelineStream = PipelineStream;
     type WatchStream = WatchStream;
-    type LinkStream = Never<pb::LinkResponse>;
+    type LinkStream = LinkStream<Streaming<pb::LinkRequest>>;
 
     async fn create(&self, request: Request<pb::CreateRequest>) -> Result<Response<pb::CreateResponse>, Status> {
         answer(self.create_bucket(request.get_ref()))
@@ -151,7 +149,8 @@ impl BucketService for Buckets {
         answer(self.watch_buckets(request.get_ref(), request.extensions()))
     }
 
-    async fn link(&self, _: Request<Streaming<pb::LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
-        unserved_rpc("Link")
+    async fn link(&self, request: Request<Streaming<pb::LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
+        let (_, extensions, requests) = request.into_parts();
+        answer(self.link_buckets(requests, &extensions))
     }
 }

@@ -9,14 +9,6 @@ const CODE: Code = Code::Unimplemented;
 const WHY: &str = "UNIMPLEMENTED";
 
 #[tokio::test]
-async fn an_rpc_that_is_not_served_yet_says_so() {
-    let server = Server::start();
-    let client = server.client().await;
-    let mut rpc = client.rpc();
-    refused(rpc.link(tokio_stream::pending()).await.map(drop), CODE, WHY, &[]);
-}
-
-#[tokio::test]
 async fn options_of_a_watch_that_are_not_served_yet_say_so_when_they_are_set() {
     let server = Server::start();
     let client = server.client().await;
