@@ -18,7 +18,6 @@ use std::{
 use futures_util::{FutureExt as _, Stream};
 use http::Extensions;
 use parking_lot::Mutex;
-use prost::Message as _;
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -254,7 +253,7 @@ impl<R: Stream<Item = Result<pb::LinkRequest, Status>> + Unpin> LinkStream<R> {
         };
         match answer {
             Ok(answer) => answer.map(|answer| response(request.id, answer)),
-            Err(failure) => Some(response(request.id, Response::Error(to_status(failure)))),
+            Err(failure) => Some(response(request.id, Response::Error(failure.into()))),
         }
     }
 
@@ -358,16 +357,6 @@ fn ended(End { exit, cause }: End) -> Option<Failure> {
 
 fn response(id: u64, response: Response) -> pb::LinkResponse {
     pb::LinkResponse { id, response: Some(response) }
-}
-
-/// As an RPC would carry it.
-fn to_status(failure: Failure) -> tonic_types::Status {
-    let status = Status::from(failure);
-    tonic_types::Status::decode(status.details()).unwrap_or_else(|_| tonic_types::Status {
-        code: status.code().into(),
-        message: status.message().to_owned(),
-        details: Vec::new(),
-    })
 }
 
 /// Ends a client that is silent for too long. It is a task, so that it does so also where the stream is not polled: for a

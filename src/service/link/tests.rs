@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
+use prost::Message as _;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
