@@ -1,10 +1,12 @@
 //! Times to live: what is refused, what is told of them, and that what is due goes, in time, also where nobody asks.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant, SystemTime},
+};
 
-use pail::pb::{self, Reason, transact_op::Op};
+use pail::pb::{self, Reason, event::Event, transact_op::Op};
 use prost_types::Timestamp;
-use tokio::task::JoinSet;
 use tonic::Code;
 
 use super::support::{Client, Server, length, millis, names, prefix, put, refused, scan, soon, until, value};
@@ -276,41 +278,47 @@ async fn a_name_is_taken_again_after_the_down_of_what_was_due() {
     assert_eq!(watching.creation().await.bucket_id, second);
 }
 
+/// Creates a thousand buckets that fall due then.
+fn thousand(which: usize, due: Instant) -> pb::PipelineRequest {
+    let left = due.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let ttl = Some(left.try_into().unwrap());
+    let op = |n: usize| pb::PipelineOp {
+        op: Some(pb::pipeline_op::Op::Create(create(&format!("{which}/{n}"), ttl))),
+        ..Default::default()
+    };
+    pb::PipelineRequest { ops: (0..1_000).map(op).collect() }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_buckets_that_fall_due_at_once_are_all_heard_of() {
-    const BUCKETS: usize = 10_000;
-    const CLIENTS: usize = 8;
     let server = Server::start();
     let client = server.client().await;
     let mut watching = client.watch(pb::WatchRequest { skip_initial: true, ..prefix("") }).await.unwrap();
     watching.started().await;
     watching.synced().await;
-    let mut creators = JoinSet::new();
-    let due = Instant::now() + Duration::from_secs(4);
-    for first in 0..CLIENTS {
-        let client = server.client().await;
-        creators.spawn(async move {
-            for n in (first..BUCKETS).step_by(CLIENTS) {
-                let left = due.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-                client.create_with(create(&n.to_string(), Some(left.try_into().unwrap()))).await.unwrap();
-            }
-        });
+    let due = Instant::now() + Duration::from_secs(2);
+    let requests = tokio_stream::iter((0..10).map(move |which| thousand(which, due)));
+    let mut results = soon(client.rpc().pipeline(requests)).await.unwrap().into_inner();
+    // Each bucket's id, and when it is due.
+    let mut living = HashMap::new();
+    while let Some(response) = soon(results.message()).await.unwrap() {
+        for result in response.results {
+            let Some(pb::pipeline_result::Result::Create(created)) = result.result else { panic!("{result:?}") };
+            let bucket = created.bucket.unwrap();
+            living.insert(bucket.id, at(bucket.expire_time));
+        }
     }
+    assert_eq!(living.len(), 10_000);
+    assert!(Instant::now() < due, "they were all there before the first was due");
 
-    let (mut living, mut deaths, mut latest) = (std::collections::HashSet::new(), 0, Duration::ZERO);
-    while deaths < BUCKETS {
+    let mut births = 0;
+    while !living.is_empty() {
         match watching.event().await {
-            pb::event::Event::Created(created) => assert!(living.insert(created.bucket_id)),
-            pb::event::Event::Down(down) => {
-                assert!(living.remove(&down.bucket_id), "once each, after it was created: {down:?}");
-                assert_eq!(down.reason(), Reason::Expired);
-                latest = latest.max(Instant::now().saturating_duration_since(due));
-                deaths += 1;
-            }
+            Event::Created(_) => births += 1,
+            Event::Down(down) => in_time(&down, living.remove(&down.bucket_id).expect("one DOWN each")),
             other => panic!("{other:?}"),
         }
     }
-    soon(creators.join_all()).await;
-    assert!(latest < LATE_MAX * 3, "the last was heard of {latest:?} past the due time");
+    assert_eq!(births, 10_000);
     assert_eq!(client.list(pb::ListRequest::default()).await.unwrap().buckets, []);
 }
