@@ -14,14 +14,15 @@ use std::{
 };
 
 use pail::pb::{self, Reason, WatchRequest, event::Event, watch_response::Response};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{sync::watch::Sender, task::JoinSet, time::timeout};
 use tonic_types::StatusExt as _;
 
 use super::support::{Client, Server, Watching, length, millis, names, prefix, put, soon, until};
 
 const WRITERS: u64 = 6;
 const NAMES: u64 = 20;
-const CHURN: Duration = Duration::from_secs(3);
+/// They write for so long, are silent until a heartbeat is heard, and write for so long again.
+const CHURN: Duration = Duration::from_millis(1_300);
 /// A heartbeat is asked for after a second of silence; the rest is for a machine that is busy with something else.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// The times to live of the buckets that expire, in milliseconds, below this.
@@ -120,12 +121,28 @@ async fn step(client: &Client, random: &mut Random, notes: &mut Notes) {
     }
 }
 
-async fn write(client: Client, mut random: Random, end: Instant) -> Notes {
+async fn write(client: Client, mut random: Random, stage: Arc<Stage>) -> Notes {
     let mut notes = Notes::default();
-    while Instant::now() < end {
-        step(&client, &mut random, &mut notes).await;
+    for last in [false, true] {
+        let end = Instant::now() + CHURN;
+        while Instant::now() < end {
+            step(&client, &mut random, &mut notes).await;
+        }
+        if !last {
+            // A revision that a heartbeat claims too early shows by the first event after the silence.
+            soon(stage.heartbeats.subscribe().changed()).await.unwrap();
+        }
     }
     notes
+}
+
+/// What writers and watchers know of each other.
+#[derive(Default)]
+struct Stage {
+    /// Told when one who watches all hears a heartbeat.
+    heartbeats: Sender<()>,
+    /// The last revision of all; 0: not known yet.
+    end: AtomicU64,
 }
 
 /// What a watcher asks for, and how long its connections last, in milliseconds.
@@ -164,6 +181,15 @@ fn facts(event: &Event) -> (&str, u64, u64, u64) {
 }
 
 impl Seen {
+    fn watches_all(&self) -> bool {
+        self.plan.request.prefix.as_deref() == Some("")
+    }
+
+    fn is_over(&self, stage: &Stage) -> bool {
+        let end = stage.end.load(SeqCst);
+        end > 0 && self.revision >= end
+    }
+
     /// Takes a response, and holds it to what can be said of it at once. `revision` is what it carries.
     fn take(&mut self, response: Response, revision: u64) {
         assert!(revision >= self.revision, "bookmarkable: a revision never goes back");
@@ -191,14 +217,8 @@ impl Seen {
     }
 }
 
-/// Watches, goes away, and comes back, until it has seen all up to `end` (0: not known yet).
-async fn watch(
-    server_client: Client,
-    clients: Vec<Client>,
-    plan: Plan,
-    mut random: Random,
-    end: Arc<AtomicU64>,
-) -> Seen {
+/// Watches, goes away, and comes back, until it has seen all up to the end.
+async fn watch(clients: [Client; 3], plan: Plan, mut random: Random, stage: Arc<Stage>) -> Seen {
     let mut seen = Seen {
         revision: plan.request.after_revision.unwrap(),
         plan: plan.clone(),
@@ -206,12 +226,8 @@ async fn watch(
         connections: 0,
         heartbeats: 0,
     };
-    let is_over = |seen: &Seen| matches!(end.load(SeqCst), end if end > 0 && seen.revision >= end);
-    while !is_over(&seen) {
-        let client = match usize::try_from(random.below(3)).unwrap() {
-            0 => &server_client,
-            n => &clients[n - 1],
-        };
+    while !seen.is_over(&stage) {
+        let client = &clients[usize::try_from(random.below(3)).unwrap()];
         let request = WatchRequest { after_revision: Some(seen.revision), ..plan.request.clone() };
         let mut watching = client.watch(request).await.expect("resumable: what is kept can be resumed");
         seen.connections += 1;
@@ -222,16 +238,19 @@ async fn watch(
         let (least, most) = plan.lives_ms;
         let life = Duration::from_millis(least + random.below(most - least));
         // Whatever it is waiting for as the time is up is lost with it; what it has taken is not.
-        timeout(life, listen(&mut watching, &mut seen, &is_over)).await.ok();
+        timeout(life, listen(&mut watching, &mut seen, &stage)).await.ok();
     }
     seen
 }
 
-async fn listen(watching: &mut Watching, seen: &mut Seen, is_over: impl Fn(&Seen) -> bool) {
-    while !is_over(seen) {
+async fn listen(watching: &mut Watching, seen: &mut Seen, stage: &Stage) {
+    while !seen.is_over(stage) {
         let start = Instant::now();
         let response = watching.response().await.expect("reliable: no watch ends").expect("reliable: no watch ends");
         assert!(start.elapsed() < SILENCE_MAX, "alive: it was silent for {:?}", start.elapsed());
+        if seen.watches_all() && matches!(response, Response::Heartbeat(_)) {
+            stage.heartbeats.send_replace(());
+        }
         seen.take(response, watching.revision);
     }
 }
@@ -244,7 +263,7 @@ async fn the_seven_words_hold_under_churn() {
     let mut seeds = Random(seed);
     let server = Server::start();
     let first = server.registry.revision().get();
-    let end = Arc::new(AtomicU64::new(0));
+    let stage = Arc::new(Stage::default());
 
     let all: Vec<_> = (0..NAMES).map(name).collect();
     let all: Vec<_> = all.iter().map(String::as_str).collect();
@@ -252,7 +271,7 @@ async fn the_seven_words_hold_under_churn() {
     let requests = [
         (prefix(""), often),
         (prefix(""), often),
-        (prefix(""), (200, 800)),
+        (prefix(""), (1_500, 2_500)),
         (prefix("b1"), often),
         (prefix("b7"), often),
         (WatchRequest { follow: true, ..names(&all) }, often),
@@ -268,15 +287,14 @@ async fn the_seven_words_hold_under_churn() {
             heartbeat: length(1, 0),
             ..request
         };
-        let clients = vec![server.client().await, server.client().await];
+        let clients = [server.client().await, server.client().await, server.client().await];
         let random = Random(seeds.below(u64::MAX) | 1);
         let plan = Plan { request, lives_ms };
-        watchers.spawn(watch(server.client().await, clients, plan, random, Arc::clone(&end)));
+        watchers.spawn(watch(clients, plan, random, Arc::clone(&stage)));
     }
     let mut writers = JoinSet::new();
-    let until_then = Instant::now() + CHURN;
     for _ in 0..WRITERS {
-        writers.spawn(write(server.client().await, Random(seeds.below(u64::MAX) | 1), until_then));
+        writers.spawn(write(server.client().await, Random(seeds.below(u64::MAX) | 1), Arc::clone(&stage)));
     }
     let mut notes = soon(writers.join_all()).await;
 
@@ -291,7 +309,7 @@ async fn the_seven_words_hold_under_churn() {
     let last = client.create("end").await.unwrap();
     let id = last.bucket.unwrap().id;
     notes.push(Notes { created: [(last.revision, ("end".into(), id, false))].into(), ..Notes::default() });
-    end.store(last.revision, SeqCst);
+    stage.end.store(last.revision, SeqCst);
 
     let notes = Notes::merge(notes);
     let mut living: HashSet<u64> = left.iter().map(|bucket| bucket.id).collect();
@@ -346,7 +364,7 @@ fn reliable(seen: &Seen, notes: &Notes, living: &HashSet<u64>, revisions: std::o
         let kind = if matches!(event, Event::Created(_)) { &mut created } else { &mut down };
         kind.insert(revision, (bucket, id));
     }
-    if seen.plan.request.prefix.as_deref() == Some("") {
+    if seen.watches_all() {
         let all = seen.events.iter().map(|event| facts(event).3);
         assert!(all.eq(revisions.start + 1..=revisions.end), "reliable: every revision, without a hole");
     }
