@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test that can't go on says so and stops
 
+mod add;
 mod churn;
 mod cli;
 mod crash;
@@ -13,8 +14,12 @@ mod lag;
 mod lifecycle;
 mod limits;
 mod paging;
+mod promise;
 mod raw;
+mod resume;
 mod support;
 mod tidy;
+mod times;
+mod transact;
 mod unserved;
 mod watch;

@@ -219,7 +219,10 @@ impl Client {
     }
 
     pub(crate) async fn create(&self, bucket: &str) -> Result<pb::CreateResponse, Status> {
-        let request = pb::CreateRequest { bucket: bucket.into(), ..Default::default() };
+        self.create_with(pb::CreateRequest { bucket: bucket.into(), ..Default::default() }).await
+    }
+
+    pub(crate) async fn create_with(&self, request: pb::CreateRequest) -> Result<pb::CreateResponse, Status> {
         soon(self.rpc().create(request)).await.map(tonic::Response::into_inner)
     }
 
@@ -271,6 +274,23 @@ impl Client {
         soon(self.rpc().delete(request)).await.map(tonic::Response::into_inner)
     }
 
+    pub(crate) async fn add(&self, bucket: &str, key: &str, delta: i64) -> Result<pb::AddResponse, Status> {
+        let request = pb::AddRequest { bucket: bucket.into(), key: key.into(), delta, ..Default::default() };
+        self.add_with(request).await
+    }
+
+    pub(crate) async fn add_with(&self, request: pb::AddRequest) -> Result<pb::AddResponse, Status> {
+        soon(self.rpc().add(request)).await.map(tonic::Response::into_inner)
+    }
+
+    pub(crate) async fn touch(&self, request: pb::TouchRequest) -> Result<pb::TouchResponse, Status> {
+        soon(self.rpc().touch(request)).await.map(tonic::Response::into_inner)
+    }
+
+    pub(crate) async fn transact(&self, request: pb::TransactRequest) -> Result<pb::TransactResponse, Status> {
+        soon(self.rpc().transact(request)).await.map(tonic::Response::into_inner)
+    }
+
     pub(crate) async fn scan(&self, request: pb::ScanRequest) -> Result<pb::ScanResponse, Status> {
         soon(self.rpc().scan(request)).await.map(tonic::Response::into_inner)
     }
@@ -301,6 +321,11 @@ impl Client {
     }
 }
 
+/// A value as a message holds it.
+pub(crate) fn value(value: impl Into<Val>) -> Option<pb::Value> {
+    Some(pb::Value { kind: Some(value.into().0) })
+}
+
 /// A value in the words of Rust.
 pub(crate) struct Val(Kind);
 
@@ -316,15 +341,30 @@ impl From<Vec<u8>> for Val {
     }
 }
 
+impl From<i64> for Val {
+    fn from(integer: i64) -> Self {
+        Self(Kind::Integer(integer))
+    }
+}
+
 impl From<Kind> for Val {
     fn from(kind: Kind) -> Self {
         Self(kind)
     }
 }
 
+/// A time to live, or none of the kind that is allowed.
+pub(crate) fn length(seconds: i64, nanos: i32) -> Option<prost_types::Duration> {
+    Some(prost_types::Duration { seconds, nanos })
+}
+
+/// A short time to live.
+pub(crate) fn millis(millis: u16) -> Option<prost_types::Duration> {
+    length(i64::from(millis / 1_000), i32::from(millis % 1_000) * 1_000_000)
+}
+
 pub(crate) fn put(bucket: &str, key: &str, value: impl Into<Val>) -> pb::PutRequest {
-    let value = Some(pb::Value { kind: Some(value.into().0) });
-    pb::PutRequest { bucket: bucket.into(), key: key.into(), value, ..Default::default() }
+    pb::PutRequest { bucket: bucket.into(), key: key.into(), value: self::value(value), ..Default::default() }
 }
 
 pub(crate) fn get(bucket: &str, key: &str) -> pb::GetRequest {
