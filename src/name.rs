@@ -1,6 +1,6 @@
 //! Names and numbers of the contract, as types: checked once, where they come in.
 
-use std::{fmt, num::NonZeroU64};
+use std::{fmt, num::NonZeroU64, ops::Bound};
 
 use crate::limits::Limits;
 
@@ -165,6 +165,14 @@ impl From<BucketId> for crate::process::Pid {
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// Where a page begins, in the order of bytes: after the last item of the page before, or with the prefix.
+pub(crate) fn page_begin<'a>(prefix: &'a str, after: Option<&'a str>) -> Bound<&'a str> {
+    match after {
+        Some(after) if after >= prefix => Bound::Excluded(after),
+        _ => Bound::Included(prefix),
     }
 }
 

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 use super::{Entry, Env, Error, Scan, ScanPage, Summary, Values, cost, times::Times};
 use crate::{
     budget::{Charge, OverBudget},
-    name::{BucketId, Key, Version},
+    name::{BucketId, Key, Version, page_begin},
     process::{Context, Reason},
     time_to_live::{Due, Ttl},
     value::Value,
@@ -248,13 +248,9 @@ impl Bucket {
     }
 
     pub(super) fn scan(&self, scan: Scan<'_>) -> ScanPage {
-        let from = match scan.after {
-            Some(after) if after >= scan.prefix => Bound::Excluded(after),
-            _ => Bound::Included(scan.prefix),
-        };
         let mut found = self
             .entries
-            .range::<str, _>((from, Bound::Unbounded))
+            .range::<str, _>((page_begin(scan.prefix, scan.after), Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(scan.prefix))
             .peekable();
         let mut entries = Vec::new();

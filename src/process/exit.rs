@@ -64,12 +64,7 @@ impl Exit {
 
     /// The end of a process whose handler panicked with `payload`: its message, never a backtrace.
     pub(crate) fn crashed(payload: &(dyn Any + Send)) -> Self {
-        let message = payload
-            .downcast_ref::<&'static str>()
-            .copied()
-            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-            .unwrap_or("a panic without a message");
-        Self::new(Reason::Crashed, cut(message))
+        Self::new(Reason::Crashed, cut(panic_message(payload)))
     }
 
     /// The end of a process that did not trap the abnormal `self` of `peer`, to which it was linked: LINKED, with `peer` as
@@ -90,6 +85,12 @@ impl Exit {
             _ => Self::new(Reason::Linked, cut(&format!("{peer}: {self}"))),
         }
     }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&'static str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message")
 }
 
 fn cut(detail: &str) -> &str {

@@ -69,6 +69,7 @@ use std::{
 
 use parking_lot::Mutex;
 
+pub(crate) use self::exit::panic_message;
 pub use self::{
     exit::{Exit, Reason},
     monitor::{Down, Flush, Monitor, MonitorRef},

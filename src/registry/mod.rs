@@ -61,7 +61,8 @@ use crate::{
 /// A handle to the registry; cheap to clone.
 ///
 /// # Cancel safety
-/// Nothing here waits, but for [`run`](Self::run) and [`gave_up`](Self::gave_up), which may be dropped and called again.
+/// Nothing here awaits, but for [`run`](Self::run) and [`gave_up`](Self::gave_up), which may be dropped and called again.
+/// [`run_timer`](Self::run_timer) blocks its thread.
 #[derive(Clone)]
 pub struct Registry {
     shared: Arc<Shared>,

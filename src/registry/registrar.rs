@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, convert::Infallible, ops::Bound, sync::Arc};
 use super::{Description, Error, Event, EventKind, Inbox, Shared, Target, describe, description, index::ByName};
 use crate::{
     bucket::{Begin, Bucket, Describe, Identity, Peek, Summary},
-    name::{BucketId, BucketName, Revision},
+    name::{BucketId, BucketName, Revision, page_begin},
     process::{Call, Context, Exit, GenServer, Info, MonitorRef, Process, Reason},
 };
 
@@ -243,13 +243,9 @@ impl Call<PageOfNames<'_>> for Registrar {
     type Reply = Page;
 
     fn handle_call(&mut self, page: PageOfNames<'_>, _: &mut Context<'_, Self>) -> Page {
-        let from = match page.after {
-            Some(after) if after >= page.prefix => Bound::Excluded(after),
-            _ => Bound::Included(page.prefix),
-        };
         let mut found = self
             .names
-            .range::<str, _>((from, Bound::Unbounded))
+            .range::<str, _>((page_begin(page.prefix, page.after), Bound::Unbounded))
             .take_while(|bucket| bucket.name().starts_with(page.prefix))
             .map(|bucket| bucket.0.clone());
         let buckets = found.by_ref().take(page.items_max).collect();

@@ -31,6 +31,7 @@ use super::{
 use crate::{
     limits::Limits,
     pb::health::health_server,
+    process::panic_message,
     service::{
         status::{Failure, Reason},
         streams,
@@ -154,13 +155,8 @@ impl Ticket {
     }
 
     fn panicked(&self, panic: &(dyn Any + Send)) -> Failure {
-        let message = panic
-            .downcast_ref::<&str>()
-            .copied()
-            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-            .unwrap_or("not a text");
         let method = self.method.as_ref().map(PathAndQuery::path);
-        tracing::error!(?method, panic = ?message, "a call panicked");
+        tracing::error!(?method, panic = ?panic_message(panic), "a call panicked");
         Failure::new(Reason::Panic, "a fault of the server ended this call; other calls go on")
     }
 }

@@ -402,23 +402,15 @@ async fn answers_larger_than_a_message_are_split_between_results() {
     assert!(results.iter().all(entries));
 }
 
-#[tokio::test]
-async fn a_client_that_sends_without_reading_is_held_back() {
-    let server = Server::start().await;
-    server.results(vec![create(0, "b"), put_data(0, "b", "large", 64 << 10)]).await;
-    // Each pair leaves a trace in the bucket's version and an answer of 64 KiB.
-    let ops = |id| pb::PipelineRequest { ops: vec![put(id, "b", "k"), get(id, "b", "large")] };
-    let (requests, responses) = server.open().await;
-    let total: u64 = 40_000;
-    let sender = tokio::spawn(async move {
-        for id in 0..total {
-            requests.send(ops(id)).await.unwrap();
-        }
-    });
+/// Leaves a trace in the bucket's version, and an answer of 64 KiB.
+fn traced(id: u64) -> pb::PipelineRequest {
+    pb::PipelineRequest { ops: vec![put(id, "b", "k"), get(id, "b", "large")] }
+}
 
-    // It stands still once the windows are full: the same version at two looks, some time apart.
+/// Waits until the windows are full: the same version at two looks, some time apart. And which it is.
+async fn standstill(server: &Server) -> u64 {
     let mut before = 0;
-    let stalled = soon(async {
+    soon(async {
         loop {
             sleep(Duration::from_millis(300)).await;
             let version = server.version("b");
@@ -428,7 +420,22 @@ async fn a_client_that_sends_without_reading_is_held_back() {
             before = version;
         }
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn a_client_that_sends_without_reading_is_held_back() {
+    let server = Server::start().await;
+    server.results(vec![create(0, "b"), put_data(0, "b", "large", 64 << 10)]).await;
+    let (requests, responses) = server.open().await;
+    let total: u64 = 40_000;
+    let sender = tokio::spawn(async move {
+        for id in 0..total {
+            requests.send(traced(id)).await.unwrap();
+        }
+    });
+
+    let stalled = standstill(&server).await;
     assert!(!sender.is_finished(), "the client is held back");
     // What the client's window takes (2 MiB), and a few in the server's buffer and in hand: 34 when this was written.
     assert!(stalled < 64, "{stalled} answers of 64 KiB while nobody reads");
@@ -444,14 +451,14 @@ async fn what_was_held_back_is_all_answered_once_the_client_reads() {
     let (requests, responses) = server.open().await;
     let sender = tokio::spawn(async move {
         for id in 0..2_000 {
-            requests.send(pb::PipelineRequest { ops: vec![get(id, "b", "large")] }).await.unwrap();
+            requests.send(traced(id)).await.unwrap();
         }
     });
-    sleep(Duration::from_millis(300)).await;
+    assert!(standstill(&server).await < 2_000, "some are held back");
     let (responses, end) = read(responses).await;
     end.unwrap();
     soon(sender).await.unwrap();
-    assert_eq!(ids(&flat(responses)), (0..2_000).collect::<Vec<_>>());
+    assert_eq!(ids(&flat(responses)), (0..2_000).flat_map(|id| [id, id]).collect::<Vec<_>>());
 }
 
 #[tokio::test]
