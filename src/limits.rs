@@ -88,6 +88,10 @@ pub struct Limits {
     /// Bytes of the lifecycle events kept, whichever bound is met first
     #[arg(long, value_name = "BYTES", default_value_t = 128 * MIB, value_parser = bounded(KIB, 1 << 40))]
     pub history_bytes_max: usize,
+
+    /// Bytes of the changes of watched entries kept for watchers; one that falls behind them is WATCHER_LAGGED
+    #[arg(long, value_name = "BYTES", default_value_t = 64 * MIB, value_parser = bounded(KIB, 1 << 40))]
+    pub ring_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -137,6 +141,9 @@ pub const SNAPSHOT_PAGE_NAMES: usize = 64;
 
 /// Events that a watch takes from the log in one step, and packs into one response at most.
 pub const WATCH_BATCH_EVENTS: usize = 256;
+
+/// Changes of entries that a watch takes from the ring in one step, and that are announced in one.
+pub const RING_BATCH: usize = 256;
 
 /// A watch packs events into one response until it is about this large.
 pub const WATCH_BATCH_BYTES: usize = 16 * KIB;
@@ -249,6 +256,7 @@ mod tests {
         );
         assert_eq!((limits.watch_names_max, limits.links_max, limits.detail_bytes_max), (10_000, 1_000, 1_024));
         assert_eq!((limits.history_events_max, limits.history_bytes_max), (1_000_000, 134_217_728));
+        assert_eq!(limits.ring_bytes_max, 67_108_864);
         assert!(limits.memory_bytes_max > 0);
     }
 

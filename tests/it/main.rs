@@ -21,5 +21,4 @@ mod support;
 mod tidy;
 mod times;
 mod transact;
-mod unserved;
 mod watch;
