@@ -334,3 +334,35 @@ fn a_log_in_json_is_an_object_a_line() {
     let line = running.line("listening");
     assert!(line.starts_with('{') && line.ends_with('}') && line.contains("\"address\""), "{line}");
 }
+
+#[test]
+fn a_watch_of_entries_prints_a_line_for_each_or_runs_a_command_with_it() {
+    let served = Served::start(&[]);
+    served.prints(&["create", "b"]);
+    served.prints(&["put", "b", "k", "1"]);
+    let mut printing = Running::start(served.command(&["watch", "b", "--entries", "--verbose"]));
+    let run = "cut -d '{' -f 2; exit 3";
+    let mut running = Running::start(served.command(&["watch", "b", "--entries", "--verbose", "--exec", run]));
+    printing.line("up to date");
+    running.line("up to date");
+
+    served.prints(&["put", "b", "k", "2", "--int"]);
+    served.prints(&["delete", "b", "k"]);
+    served.prints(&["stop", "b"]);
+
+    let printed = |watching: &mut Running| {
+        let mut printed = String::new();
+        watching.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+        assert!(watching.child.wait().unwrap().success(), "a command that fails is its own affair");
+        printed
+    };
+    let lines = printed(&mut printing);
+    let lines: Vec<Vec<_>> = lines.lines().map(|line| line.split('\t').collect()).collect();
+    let id = lines[0][3];
+    assert_eq!(lines[0], ["-", "PUT", "b", id, "k", "1", "text", "1", "initial"]);
+    assert_eq!(lines[1], ["-", "PUT", "b", id, "k", "2", "integer", "2"]);
+    assert_eq!(lines[2], ["-", "DELETED", "b", id, "k", "3"]);
+    assert_eq!((lines[3][1], lines.len()), ("DOWN", 4));
+    assert_eq!(printed(&mut running), "\"put\":\n\"put\":\n\"deleted\":\n\"down\":\n");
+    running.line("the command failed (exit 3) for {\"put\"");
+}
