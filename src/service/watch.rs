@@ -74,9 +74,13 @@ impl Buckets {
             let field = if buckets.is_empty() { "incarnations" } else { "buckets" };
             return Err(Failure::new(Reason::TooLarge, words).field(field).limit(limit, actual));
         }
-        let names = buckets.iter().map(|name| (name, None));
-        let lives = incarnations.iter().map(|life| (&life.bucket, Some(life.bucket_id)));
-        names.chain(lives).map(|(name, id)| Ok(Target { name: self.name(name)?, id })).collect()
+        let names = buckets.iter().map(|name| ("buckets", name, None));
+        let lives = incarnations.iter().map(|life| ("incarnations", &life.bucket, Some(life.bucket_id)));
+        let target = |(field, name, id): (&str, &'a String, _)| {
+            let name = self.name(name).map_err(|failure| failure.field(field))?;
+            Ok(Target { name, id })
+        };
+        names.chain(lives).map(target).collect()
     }
 }
 
