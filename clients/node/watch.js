@@ -1,4 +1,4 @@
-// A watch that goes on: over broken connections, drains and restarts of the server. Copy it; it needs pail.js beside it.
+// A watch that goes on: over broken connections, drains and restarts of the server. Copy it, and pail.js with it.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -14,8 +14,8 @@ const BACKOFF_MAX_MS = 5_000;
 /**
  * Yields the events of a Watch of `{ prefix }`, or of `{ buckets, follow: true }`, for ever, each once.
  *
- * Where it can't be resumed it takes a new snapshot, and calls `onReset(registryId)` first: drop what you know. Errors that
- * are not about the way to the server are thrown. Leave the loop to end it, or abort `signal`.
+ * Where it can't be resumed it takes a new snapshot, and calls `onReset(registryId)` first: drop what you know. Errors
+ * that are not about the way to the server are thrown. Leave the loop to end it, or abort `signal`.
  */
 export async function* resumingWatch(client, request, { onReset = () => {}, signal } = {}) {
   let registryId; // of the revision; undefined until there was a watch

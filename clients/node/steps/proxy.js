@@ -1,4 +1,4 @@
-// A way to the server that can be cut: what a client sees of a cable that is pulled, and of a port where nobody listens.
+// A way to the server that can be cut: its connections break, and nobody listens until it is mended.
 
 import { once } from 'node:events';
 import net from 'node:net';

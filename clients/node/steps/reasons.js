@@ -57,7 +57,8 @@ async function ofEntries(client) {
   const sum = call(client, 'add', { bucket, key: 'text', delta: '1' });
   await refused(sum, status.FAILED_PRECONDITION, 'WRONG_TYPE', { bucket, key: 'text' });
   const stale = { bucket, bucket_id: id, key: 'text', value: { text: 'two' }, expected_version: '99' };
-  await refused(call(client, 'put', stale), status.FAILED_PRECONDITION, 'VERSION_MISMATCH', { actual_version: version });
+  const actual = { actual_version: version };
+  await refused(call(client, 'put', stale), status.FAILED_PRECONDITION, 'VERSION_MISMATCH', actual);
 
   await call(client, 'put', { bucket, key: 'most', value: { integer: '9223372036854775807' } });
   const more = call(client, 'add', { bucket, key: 'most', delta: '1' });
@@ -69,7 +70,7 @@ async function ofStreams(client) {
   const id = await created(client, bucket);
 
   const ofOld = messages(client.watch({ prefix: 'node-', after_revision: '1', registry_id: 'another' }));
-  await refused(next(ofOld), status.OUT_OF_RANGE, 'REVISION_UNKNOWN', { field: 'registry_id' });
+  await refused(next(ofOld), status.OUT_OF_RANGE, 'REVISION_UNKNOWN', { field: 'after_revision' });
 
   const link = client.link();
   const answers = messages(link);
