@@ -26,9 +26,9 @@ public final class ResumingWatch {
     private long backoffMs = BACKOFF_MIN_MS;
 
     /**
-     * Tells the events of a Watch by prefix, or by name with follow, each once, on this thread, until it is interrupted.
+     * Tells the events of a Watch by prefix, or by name with follow, each once, on this thread: interrupt it to end.
      *
-     * <p>Where it can't be resumed it takes a new snapshot, and says so first, with the registry's id: drop what you know.
+     * <p>Where it can't be resumed it takes a new snapshot, and tells the registry's id first: drop what you know.
      *
      * @throws StatusException for errors that are not about the way to the server
      */
