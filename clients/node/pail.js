@@ -11,7 +11,7 @@ const PROTO = new URL('../../proto', import.meta.url);
 const SERVICE_CONFIG = new URL('../service_config.json', import.meta.url);
 
 // `longs: String`, since a JavaScript number holds no more than 53 bits of an id, a version or an integer.
-const definitions = loader.loadSync(['pail/v1/pail.proto', 'google/rpc/error_details.proto'], {
+export const definitions = loader.loadSync(['pail/v1/pail.proto', 'google/rpc/error_details.proto'], {
   includeDirs: [fileURLToPath(PROTO)],
   keepCase: true,
   longs: String,
@@ -20,7 +20,7 @@ const definitions = loader.loadSync(['pail/v1/pail.proto', 'google/rpc/error_det
   oneofs: true,
 });
 
-const { BucketService } = grpc.loadPackageDefinition(definitions).pail.v1;
+export const { BucketService } = grpc.loadPackageDefinition(definitions).pail.v1;
 
 /** A client of the server at this address, with a connection of its own. */
 export function connect(address) {

@@ -6,28 +6,30 @@ import { status } from '@grpc/grpc-js';
 
 import { reasonOf } from './pail.js';
 
-const HEARTBEAT_S = 5;
-const SILENCE_MS = 3 * HEARTBEAT_S * 1_000;
+const HEARTBEAT = { seconds: 5, nanos: 0 };
 const BACKOFF_MIN_MS = 100;
 const BACKOFF_MAX_MS = 5_000;
 
 /**
  * Yields the events of a Watch of `{ prefix }`, or of `{ buckets, follow: true }`, for ever, each once.
  *
- * Where it can't be resumed it takes a new snapshot, and calls `onReset(registryId)` first: drop what you know. Errors
- * that are not about the way to the server are thrown. Leave the loop to end it, or abort `signal`.
+ * Where it can't be resumed it takes a new snapshot, and calls `onReset(registryId)` first: drop what you know. A watch
+ * that is silent for three heartbeats is taken for dead, and begun again. Errors that are not about the way to the server
+ * are thrown. Leave the loop to end it, or abort `signal`.
  */
 export async function* resumingWatch(client, request, { onReset = () => {}, signal } = {}) {
+  const { seconds, nanos = 0 } = request.heartbeat ?? HEARTBEAT;
+  const silenceMs = 3 * (Number(seconds) * 1_000 + nanos / 1e6);
   let registryId; // of the revision; undefined until there was a watch
   let revision = '0'; // up to which all was yielded; 0 until a snapshot is complete
   let backoffMs = BACKOFF_MIN_MS;
   while (!signal?.aborted) {
     const resumed = revision !== '0';
     const after = resumed ? { after_revision: revision, registry_id: registryId } : {};
-    const stream = client.watch({ ...request, ...after, heartbeat: { seconds: HEARTBEAT_S } });
+    const stream = client.watch({ heartbeat: HEARTBEAT, ...request, ...after });
     const cancel = () => stream.cancel();
     let silent = false;
-    const listen = () => setTimeout(() => { silent = true; cancel(); }, SILENCE_MS);
+    const listen = () => setTimeout(() => { silent = true; cancel(); }, silenceMs);
     let silence = listen();
     signal?.addEventListener('abort', cancel);
     stream.on('error', () => {}); // The loop has it too; an error after the loop would end the process.

@@ -7,12 +7,18 @@ import { createInterface } from 'node:readline';
 
 import { status } from '@grpc/grpc-js';
 
-import { connect } from '../pail.js';
+import { call, connect } from '../pail.js';
 import { resumingWatch } from '../watch.js';
+import { Fake } from './fake.js';
 import { created, messages, next, refused, setting, within } from './support.js';
 import { brief } from './watch.js';
 
 export async function serverRestart() {
+  await overARestart();
+  await whileUnavailable();
+}
+
+async function overARestart() {
   let server = await Server.start('127.0.0.1:0');
   const { address } = server;
   const client = connect(address);
@@ -49,6 +55,21 @@ export async function serverRestart() {
     abort.abort();
     client.close();
     await server.stop();
+  }
+}
+
+/** What may be done twice is tried as often as the service config says, and what may not is tried once. */
+async function whileUnavailable() {
+  const fake = await Fake.start();
+  const client = connect(fake.address);
+  try {
+    const codes = [];
+    for (const method of ['get', 'put']) await call(client, method, {}).catch((error) => codes.push(error.code));
+    assert.deepEqual(codes, [status.UNAVAILABLE, status.UNAVAILABLE]);
+    assert.deepEqual(fake.calls, [...Array(5).fill('get'), 'put']);
+  } finally {
+    client.close();
+    fake.close();
   }
 }
 

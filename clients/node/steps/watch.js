@@ -2,10 +2,13 @@
 
 import assert from 'node:assert/strict';
 
+import { status } from '@grpc/grpc-js';
+
 import { call, connect } from '../pail.js';
 import { resumingWatch } from '../watch.js';
+import { Fake, SILENCE, refusal } from './fake.js';
 import { Proxy } from './proxy.js';
-import { created, messages, next, rest } from './support.js';
+import { created, messages, next, refused, rest } from './support.js';
 
 export async function watchByName(client) {
   const [bucket, nobody] = ['node-watched', 'node-nobody'];
@@ -35,8 +38,13 @@ function downs(responses) {
 export async function watchByPrefix(client, address) {
   const prefix = 'node-room-';
   const early = await created(client, `${prefix}early`);
-  await rawSnapshot(client, prefix, early);
+  await inOrder(client, prefix, early);
+  await overACut(client, address, prefix);
+  await overEveryEnd();
+}
 
+/** What was missed while there was no connection is told after it, once. */
+async function overACut(client, address, prefix) {
   const proxy = await Proxy.to(address);
   const behind = connect(proxy.address);
   const abort = new AbortController();
@@ -72,7 +80,7 @@ export async function watchByPrefix(client, address) {
 }
 
 /** What was there, synced, then what happens: as the responses say it. */
-async function rawSnapshot(client, prefix, early) {
+async function inOrder(client, prefix, early) {
   const stream = client.watch({ prefix });
   const watch = messages(stream);
   assert.deepEqual((await next(watch)).started.monitors, []);
@@ -90,6 +98,34 @@ async function rawSnapshot(client, prefix, early) {
   const revisions = live.map((event) => BigInt(event[event.event].revision));
   assert.ok(BigInt(revision) < revisions[0] && revisions[0] < revisions[1], `revisions ${revision}, ${revisions}`);
   stream.cancel();
+}
+
+/** The ends that a real server does not give when it is asked to, and from where the watch goes on after each. */
+async function overEveryEnd() {
+  const begin = (registry_id, revision) => ({ revision, started: { registry_id } });
+  const synced = (revision) => ({ revision, synced: {} });
+  const fake = await Fake.start(
+    [begin('one', 0), synced(7), SILENCE],
+    [begin('one', 7), refusal(status.RESOURCE_EXHAUSTED, 'WATCHER_LAGGED', { resume_revision: '9' })],
+    [refusal(status.UNAVAILABLE, 'OVERLOADED')],
+    [refusal(status.OUT_OF_RANGE, 'REVISION_COMPACTED', { oldest_revision: '20' })],
+    [begin('one', 0), refusal(status.UNAVAILABLE, 'DRAINING')],
+    [begin('two', 0), synced(30), refusal(status.INTERNAL, 'PANIC')],
+  );
+  const client = connect(fake.address);
+  try {
+    const resets = [];
+    const request = { prefix: '', heartbeat: { seconds: 0, nanos: 100_000_000 } };
+    const events = resumingWatch(client, request, { onReset: (registryId) => resets.push(registryId) });
+    await refused(events.next(), status.INTERNAL, 'PANIC');
+    const places = fake.asked.map((asked) => [asked.registry_id, asked.after_revision]);
+    const anew = [undefined, undefined];
+    assert.deepEqual(places, [anew, ['one', '7'], ['one', '9'], ['one', '9'], anew, anew]);
+    assert.deepEqual(resets, ['one', 'two']);
+  } finally {
+    client.close();
+    fake.close();
+  }
 }
 
 /** An event in short. */

@@ -1,6 +1,6 @@
 package pail.client;
 
-import static java.util.concurrent.TimeUnit.SECONDS;
+import static java.util.concurrent.TimeUnit.MILLISECONDS;
 
 import com.google.protobuf.Duration;
 import io.grpc.ManagedChannel;
@@ -16,8 +16,7 @@ import pail.v1.WatchResponse;
 
 /** A watch that goes on: over broken connections, drains and restarts of the server. Copy it, and Errors with it. */
 public final class ResumingWatch {
-    private static final int HEARTBEAT_S = 5;
-    private static final int SILENCE_S = 3 * HEARTBEAT_S;
+    private static final Duration HEARTBEAT = Duration.newBuilder().setSeconds(5).build();
     private static final long BACKOFF_MIN_MS = 100;
     private static final long BACKOFF_MAX_MS = 5_000;
 
@@ -28,7 +27,8 @@ public final class ResumingWatch {
     /**
      * Tells the events of a Watch by prefix, or by name with follow, each once, on this thread: interrupt it to end.
      *
-     * <p>Where it can't be resumed it takes a new snapshot, and tells the registry's id first: drop what you know.
+     * <p>Where it can't be resumed it takes a new snapshot, and tells the registry's id first: drop what you know. A watch
+     * that is silent for three heartbeats is taken for dead, and begun again.
      *
      * @throws StatusException for errors that are not about the way to the server
      */
@@ -39,7 +39,7 @@ public final class ResumingWatch {
                 watch(channel, request, onEvent, onReset);
                 return;
             } catch (TimeoutException silent) {
-                // Not even a heartbeat came: whatever the connection says, nobody is there.
+                // Whatever the connection says, nobody is there.
             } catch (StatusException error) {
                 var info = Errors.infoOf(error);
                 switch (info.getReason()) {
@@ -60,12 +60,14 @@ public final class ResumingWatch {
     private void watch(ManagedChannel channel, WatchRequest request, Consumer<Event> onEvent, Consumer<String> onReset)
             throws StatusException, InterruptedException, TimeoutException {
         var resumed = revision != 0;
-        var from = request.toBuilder().setHeartbeat(Duration.newBuilder().setSeconds(HEARTBEAT_S));
+        var heartbeat = request.hasHeartbeat() ? request.getHeartbeat() : HEARTBEAT;
+        var silenceMs = 3 * (heartbeat.getSeconds() * 1_000 + heartbeat.getNanos() / 1_000_000);
+        var from = request.toBuilder().setHeartbeat(heartbeat);
         if (resumed) from.setAfterRevision(revision).setRegistryId(registryId);
         var call = BucketServiceGrpc.newBlockingV2Stub(channel).watch(from.build());
         try {
             WatchResponse response;
-            while ((response = call.read(SILENCE_S, SECONDS)) != null) {
+            while ((response = call.read(silenceMs, MILLISECONDS)) != null) {
                 if (response.hasStarted()) {
                     if (!registryId.isEmpty() && !resumed) onReset.accept(response.getStarted().getRegistryId());
                     registryId = response.getStarted().getRegistryId();

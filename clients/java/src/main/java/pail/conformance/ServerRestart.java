@@ -3,8 +3,11 @@ package pail.conformance;
 import static io.grpc.Status.Code.OUT_OF_RANGE;
 import static io.grpc.Status.Code.UNAVAILABLE;
 
+import io.grpc.StatusException;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.Callable;
+import pail.v1.Value;
 import pail.v1.WatchRequest;
 
 /** A server that stops and comes back with nothing: the watch says so, and goes on with what is there. */
@@ -17,11 +20,12 @@ final class ServerRestart {
         try (var server = new Server("127.0.0.1:0");
                 var client = new Client(server.address());
                 var following = new Following(client.channel(), PREFIX)) {
-            restart(server, client, following);
+            overARestart(server, client, following);
         }
+        whileUnavailable();
     }
 
-    private static void restart(Server server, Client client, Following following) throws Exception {
+    private static void overARestart(Server server, Client client, Following following) throws Exception {
         client.created("java-before");
         Check.same("the begin of the watch", created(following.next()), "created java-before");
         var watch = client.streams().watch(WatchRequest.newBuilder().setPrefix(PREFIX).setSkipInitial(true).build());
@@ -52,7 +56,25 @@ final class ServerRestart {
         }
     }
 
-    /** Whether it was there as the watch began, or was created after that, is a matter of threads and of the back-off. */
+    /** What may be done twice is tried as often as the service config says, and what may not is tried once. */
+    private static void whileUnavailable() throws Exception {
+        try (var fake = new Fake();
+                var client = new Client(fake.address())) {
+            unavailable(() -> client.get("java-b", "k"));
+            unavailable(() -> client.put("java-b", "k", Value.getDefaultInstance()));
+            Check.same("what was tried", fake.calls(), List.of("Get", "Get", "Get", "Get", "Get", "Put"));
+        }
+    }
+
+    private static void unavailable(Callable<?> call) throws Exception {
+        try {
+            throw new AssertionError("it was answered: " + call.call());
+        } catch (StatusException error) {
+            Check.same("the code", error.getStatus().getCode(), UNAVAILABLE);
+        }
+    }
+
+    /** Whether it was there as the watch began, or came after that, is a matter of threads and of the back-off. */
     private static String created(String told) {
         return told.replace("alive ", "created ");
     }

@@ -15,12 +15,13 @@ final class WatchByPrefix {
 
     static void run(Client client, String address) throws Exception {
         client.created(EARLY);
-        responses(client);
-        resumed(client, address);
+        inOrder(client);
+        overACut(client, address);
+        EveryEnd.run();
     }
 
     /** As the responses say it. */
-    private static void responses(Client client) throws Exception {
+    private static void inOrder(Client client) throws Exception {
         var watch = client.streams().watch(WatchRequest.newBuilder().setPrefix(PREFIX).build());
         Check.same("a prefix's monitors", Check.next(watch).getStarted().getMonitorsList(), List.of());
         var snapshot = Check.next(watch).getEvents().getEventsList();
@@ -39,7 +40,8 @@ final class WatchByPrefix {
         watch.cancel("seen", null);
     }
 
-    private static void resumed(Client client, String address) throws Exception {
+    /** What was missed while there was no connection is told after it, once. */
+    private static void overACut(Client client, String address) throws Exception {
         try (var line = new Line(address);
                 var behind = new Client(line.address());
                 var following = new Following(behind.channel(), PREFIX)) {
