@@ -13,9 +13,9 @@ const BACKOFF_MAX_MS = 5_000;
 /**
  * Yields the events of a Watch of `{ prefix }`, or of `{ buckets, follow: true }`, for ever, each once.
  *
- * Where it can't be resumed it takes a new snapshot, and calls `onReset(registryId)` first: drop what you know. A watch
- * that is silent for three heartbeats is taken for dead, and begun again. Errors that are not about the way to the server
- * are thrown. Leave the loop to end it, or abort `signal`.
+ * Where it can't be resumed it takes a new snapshot, and calls `onReset(registryId)` first: drop what you know. Silence
+ * for three heartbeats is taken for a broken connection. Errors that are not about the way to the server are thrown.
+ * Leave the loop to end it, or abort `signal`.
  */
 export async function* resumingWatch(client, request, { onReset = () => {}, signal } = {}) {
   const { seconds, nanos = 0 } = request.heartbeat ?? HEARTBEAT;
