@@ -67,10 +67,12 @@ async function ofEntries(client) {
 
 async function ofStreams(client) {
   const bucket = 'node-linked';
-  const id = await created(client, bucket);
+  const id = await created(client, bucket); // It is also the revision.
 
-  const ofOld = messages(client.watch({ prefix: 'node-', after_revision: '1', registry_id: 'another' }));
-  await refused(next(ofOld), status.OUT_OF_RANGE, 'REVISION_UNKNOWN', { field: 'after_revision' });
+  for (const resume of [{ after_revision: '1' }, { after_revision: id, registry_id: 'another' }]) {
+    const watch = messages(client.watch({ prefix: 'node-', ...resume }));
+    await refused(next(watch), status.OUT_OF_RANGE, 'REVISION_UNKNOWN', { field: 'after_revision' });
+  }
 
   const link = client.link();
   const answers = messages(link);

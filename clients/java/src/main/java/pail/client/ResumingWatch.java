@@ -27,8 +27,8 @@ public final class ResumingWatch {
     /**
      * Tells the events of a Watch by prefix, or by name with follow, each once, on this thread: interrupt it to end.
      *
-     * <p>Where it can't be resumed it takes a new snapshot, and tells the registry's id first: drop what you know. Silence
-     * for three heartbeats is taken for a broken connection.
+     * <p>Where it can't be resumed it takes a new snapshot, and tells the registry's id first: drop what you know.
+     * Silence for three heartbeats is taken for a broken connection.
      *
      * @throws StatusException for errors that are not about the way to the server
      */

@@ -85,12 +85,12 @@ final class Reasons {
     }
 
     private static void streams(Client client) throws Exception {
-        var old = WatchRequest.newBuilder().setPrefix("java-").setAfterRevision(1).setRegistryId("another").build();
-        var field = Map.of("field", "after_revision");
-        Check.refused(OUT_OF_RANGE, "REVISION_UNKNOWN", field, () -> Check.next(client.streams().watch(old)));
-
         var bucket = "java-linked";
-        var id = client.created(bucket);
+        var id = client.created(bucket); // It is also the revision.
+        var old = WatchRequest.newBuilder().setPrefix("java-").setAfterRevision(1).build();
+        unknown(client, old);
+        unknown(client, old.toBuilder().setAfterRevision(id).setRegistryId("another").build());
+
         var facts = Map.of("bucket", bucket, "bucket_id", id);
         var link = client.streams().link();
         link.write(request(1, bucket, LinkMode.LINK_MODE_MUST_CREATE));
@@ -106,6 +106,11 @@ final class Reasons {
                 .setBucket(bucket).setBucketId(id).setReason(Reason.REASON_KILLED).setDetail("why").build();
         Check.same("the exit", Check.next(link).getExit(), exit);
         Check.refused(ABORTED, "LINKED_EXIT", facts, () -> Check.next(link));
+    }
+
+    private static void unknown(Client client, WatchRequest request) throws Exception {
+        var facts = Map.of("field", "after_revision");
+        Check.refused(OUT_OF_RANGE, "REVISION_UNKNOWN", facts, () -> Check.next(client.streams().watch(request)));
     }
 
     private static LinkRequest request(long id, String bucket, LinkMode mode) {
