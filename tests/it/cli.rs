@@ -366,3 +366,25 @@ fn a_watch_of_entries_prints_a_line_for_each_or_runs_a_command_with_it() {
     assert_eq!(printed(&mut running), "\"put\":\n\"put\":\n\"deleted\":\n\"down\":\n");
     running.line("the command failed (exit 3) for {\"put\"");
 }
+
+#[test]
+fn a_server_whose_log_nobody_reads_any_more_serves_on_and_drains() {
+    let mut child = pail(&["serve", "--listen", "127.0.0.1:0"]).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("listening") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it ended without a word");
+    }
+    drop(log);
+    let address = line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let mut served = Served { address, running: Running { child, stderr: channel().1, seen: Vec::new() } };
+
+    let crash = format!("{PANIC}x");
+    served.prints(&["create", "b"]);
+    assert!(!served.run(&["put", "b", &crash, "v"]).status.success(), "a panic, which is logged");
+    served.prints(&["create", "b"]);
+    served.running.signal("TERM");
+
+    assert_eq!(served.running.child.wait().unwrap().code(), Some(0));
+}
