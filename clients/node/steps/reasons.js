@@ -69,9 +69,10 @@ async function ofStreams(client) {
   const bucket = 'node-linked';
   const id = await created(client, bucket); // It is also the revision.
 
-  for (const resume of [{ after_revision: '1' }, { after_revision: id, registry_id: 'another' }]) {
+  const unknown = { after_revision: { after_revision: '1' }, registry_id: { after_revision: id, registry_id: 'another' } };
+  for (const [field, resume] of Object.entries(unknown)) {
     const watch = messages(client.watch({ prefix: 'node-', ...resume }));
-    await refused(next(watch), status.OUT_OF_RANGE, 'REVISION_UNKNOWN', { field: 'after_revision' });
+    await refused(next(watch), status.OUT_OF_RANGE, 'REVISION_UNKNOWN', { field });
   }
 
   const link = client.link();

@@ -109,7 +109,7 @@ final class Reasons {
     }
 
     private static void unknown(Client client, WatchRequest request) throws Exception {
-        var facts = Map.of("field", "after_revision");
+        var facts = Map.of("field", request.hasRegistryId() ? "registry_id" : "after_revision");
         Check.refused(OUT_OF_RANGE, "REVISION_UNKNOWN", facts, () -> Check.next(client.streams().watch(request)));
     }
 

@@ -47,7 +47,7 @@ final class ServerRestart {
             var resume = WatchRequest.newBuilder().setPrefix(PREFIX).setAfterRevision(synced.getRevision())
                     .setRegistryId(registryId).build();
             // The channel may not have found the server yet.
-            Check.refused(OUT_OF_RANGE, "REVISION_UNKNOWN", Map.of("field", "after_revision"),
+            Check.refused(OUT_OF_RANGE, "REVISION_UNKNOWN", Map.of("field", "registry_id"),
                     () -> Check.next(client.streams().withWaitForReady().watch(resume)));
             client.created("java-after");
             Check.same("how the watch goes on", created(following.next()), "created java-after");
