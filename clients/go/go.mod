@@ -1,0 +1,3 @@
+module example.com/pail-client
+
+go 1.25.0

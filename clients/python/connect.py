@@ -1,0 +1,26 @@
+"""Connecting to pail: a channel that retries what may be retried, finds out that a connection is dead, and comes back soon."""
+
+from pathlib import Path
+
+import grpc.aio
+
+SERVICE_CONFIG = Path(__file__).resolve().parent.parent / "service_config.json"
+
+
+def connect(address, *options):
+    """A channel to HOST:PORT. Further gRPC options may follow."""
+    return grpc.aio.insecure_channel(
+        address,
+        options=[
+            ("grpc.service_config", SERVICE_CONFIG.read_text()),
+            # A ping after 10 s, and 5 s for its answer. Without the third option gRPC stops after two on a quiet stream.
+            ("grpc.keepalive_time_ms", 10_000),
+            ("grpc.keepalive_timeout_ms", 5_000),
+            ("grpc.http2.max_pings_without_data", 0),
+            # Left to itself, a channel waits up to two minutes before it tries again.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 1_000),
+            ("grpc.max_reconnect_backoff_ms", 5_000),
+            *options,
+        ],
+    )
