@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"example.com/pail-client/pailv1"
+)
+
+// Step 7.
+func serverRestart(ctx context.Context, _ string) {
+	server := startServer()
+	defer server.kill()
+	_, client, close := connect(server.address)
+	defer close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	prefix := "r/"
+	before := create(ctx, client, "r/1")
+	following := follow(ctx, client, prefix)
+	registryID := following.tells("the snapshot", initial(before)).registryID
+	watch := must(client.Watch(ctx, &pailv1.WatchRequest{Prefix: &prefix}))
+	response := must(watch.Recv())
+	for response.GetSynced() == nil {
+		response = must(watch.Recv())
+	}
+	place := response.GetRevision()
+
+	server.stop()
+	isToldOfTheDrain(watch, before)
+	down := following.next("the DOWN")
+	same("what the drain ends", down.event, death(before, down.revision, "REASON_SHUTDOWN", down.detail))
+
+	server.start()
+	resumed := &pailv1.WatchRequest{Prefix: &prefix, AfterRevision: &place, RegistryId: &registryID}
+	// The connection may not have found it yet.
+	watch = must(client.Watch(ctx, resumed, grpc.WaitForReady(true)))
+	refused(failure(watch.Recv()), codes.OutOfRange, "REVISION_UNKNOWN", facts{"field": "after_revision"})
+	after := create(ctx, client, "r/2")
+	created := following.next("the new snapshot")
+	// It was created before the new snapshot was taken, or after.
+	wanted := creation(after)
+	wanted.isInitial = created.isInitial
+	same("the new life", created.event, wanted)
+	same("the resets", created.resets, 1)
+	holds("the registry is another", created.registryID != "" && created.registryID != registryID)
+}
+
+// Exactly one DOWN with SHUTDOWN, then `draining`, then UNAVAILABLE / DRAINING.
+func isToldOfTheDrain(watch grpc.ServerStreamingClient[pailv1.WatchResponse], bucket *pailv1.Bucket) {
+	var ids []uint64
+	isDraining := false
+	response, err := watch.Recv()
+	for ; err == nil; response, err = watch.Recv() {
+		holds("nothing comes after draining", !isDraining)
+		for _, down := range toldBy(response) {
+			ids = append(ids, down.id)
+		}
+		isDraining = response.GetDraining() != nil
+	}
+	refused(err, codes.Unavailable, "DRAINING", nil)
+	holds("draining comes before that", isDraining)
+	same("the buckets that went down", ids, []uint64{bucket.GetId()})
+}
