@@ -16,6 +16,7 @@ from pail.v1 import pail_pb2 as pb
 from pail.v1.pail_pb2_grpc import BucketServiceStub
 
 from connect import connect
+from fake import SILENCE, Fake, refusal
 from harness import SOON_S, Line, Server, Wrong, holds, is_error, of, refused, same, soon
 from watch import ResumingWatch
 
@@ -321,6 +322,7 @@ async def watch_by_prefix(address):
             far, far_stub = client(line.address)
             async with far:
                 await prefix_over_a_cut(stub, far_stub, line)
+    await prefix_over_every_end()
 
 
 async def prefix_in_order(stub):
@@ -365,6 +367,36 @@ async def prefix_over_a_cut(stub, far_stub, line):
             stopped = await stop(stub, bucket.name)
             await following.next("what happens after that", death(bucket, stopped))
         same("the registry and the resets", (following.watch.registry_id, following.resets), (registry_id, 0))
+
+
+async def prefix_over_every_end():
+    """The ends that a real server does not give when it is asked to, and from where the watch goes on after each."""
+
+    def begin(registry_id, revision):
+        return pb.WatchResponse(revision=revision, started=pb.WatchStarted(registry_id=registry_id))
+
+    def synced(revision):
+        return pb.WatchResponse(revision=revision, synced=pb.WatchSynced())
+
+    lagged, compacted = Code.RESOURCE_EXHAUSTED, Code.OUT_OF_RANGE
+    fake = Fake(
+        [begin("one", 0), synced(7), SILENCE],
+        [begin("one", 7), refusal(lagged, "WATCHER_LAGGED", resume_revision="9")],
+        [refusal(Code.UNAVAILABLE, "OVERLOADED")],
+        [refusal(compacted, "REVISION_COMPACTED", oldest_revision="20")],
+        [begin("one", 0), refusal(Code.UNAVAILABLE, "DRAINING")],
+        [begin("two", 0), synced(30), refusal(Code.INTERNAL, "PANIC")],
+    )
+    async with fake:
+        channel, stub = client(fake.address)
+        request = pb.WatchRequest(prefix="")
+        request.heartbeat.FromMilliseconds(100)
+        async with channel, Following(stub, request) as following:
+            ended = await soon("an end that time does not mend", asyncio.wait([following.task]))
+            same("that end", [task.exception().code() for task in ended[0]], [Code.INTERNAL])
+    places = [(asked.registry_id, asked.after_revision) for asked in fake.asked]
+    same("from where it went on", places, [("", 0), ("one", 7), ("one", 9), ("one", 9), ("", 0), ("", 0)])
+    same("the resets", following.resets, 2)
 
 
 # 6
@@ -433,6 +465,7 @@ async def server_restart(_address):
         channel, stub = client(server.address)
         async with channel:
             await over_a_restart(server, stub)
+    await while_unavailable()
 
 
 async def over_a_restart(server, stub):
@@ -478,6 +511,20 @@ async def first_answer(stub, request):
     """What the server that has just started answers: the channel may not have found it yet."""
     call = stub.Watch(request, wait_for_ready=True)
     return await call.read()
+
+
+async def while_unavailable():
+    """What may be done twice is tried as often as the service config says, and what may not is tried once."""
+    async with Fake() as fake:
+        channel, stub = client(fake.address)
+        async with channel:
+            for call, request in ((stub.Get, get("b", "k")), (stub.Put, put("b", "k", flag=True))):
+                try:
+                    await soon("the answer", call(request))
+                    raise Wrong("it was answered")
+                except grpc.aio.AioRpcError as error:
+                    same("the answer", error.code(), Code.UNAVAILABLE)
+    same("what was tried", fake.calls, ["Get"] * 5 + ["Put"])
 
 
 # 8
