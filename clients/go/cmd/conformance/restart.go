@@ -5,12 +5,18 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"example.com/pail-client/pailv1"
 )
 
 // Step 7.
 func serverRestart(ctx context.Context, _ string) {
+	overARestart(ctx)
+	whileUnavailable(ctx)
+}
+
+func overARestart(ctx context.Context) {
 	server := startServer()
 	defer server.kill()
 	_, client, close := connect(server.address)
@@ -64,4 +70,17 @@ func isToldOfTheDrain(watch grpc.ServerStreamingClient[pailv1.WatchResponse], bu
 	refused(err, codes.Unavailable, "DRAINING", nil)
 	holds("draining comes before that", isDraining)
 	same("the buckets that went down", ids, []uint64{bucket.GetId()})
+}
+
+// What may be done twice is tried as often as the service config says, and what may not is tried once.
+func whileUnavailable(ctx context.Context) {
+	fake := newFake()
+	defer fake.server.Stop()
+	_, client, close := connect(fake.address)
+	defer close()
+	get := failure(client.Get(ctx, &pailv1.GetRequest{Bucket: "b", Key: "k"}))
+	same("the answer to a Get", status.Code(get), codes.Unavailable)
+	put := failure(client.Put(ctx, &pailv1.PutRequest{Bucket: "b", Key: "k", Value: flag(true)}))
+	same("the answer to a Put", status.Code(put), codes.Unavailable)
+	same("what was tried", fake.calls, []string{"Get", "Get", "Get", "Get", "Get", "Put"})
 }

@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pailclient "example.com/pail-client"
 	"example.com/pail-client/pailv1"
@@ -166,6 +168,7 @@ func watchByPrefix(ctx context.Context, address string) {
 	_, far, closeFar := connect(line.address)
 	defer closeFar()
 	prefixOverACut(ctx, client, far, line)
+	prefixOverEveryEnd(ctx)
 }
 
 func prefixInOrder(ctx context.Context, client pailv1.BucketServiceClient) {
@@ -219,4 +222,45 @@ func prefixOverACut(ctx context.Context, client, far pailv1.BucketServiceClient,
 		same("the registry", last.registryID, registryID)
 		same("the resets", last.resets, 0)
 	}
+}
+
+// The ends that a real server does not give when it is asked to, and from where the watch goes on after each.
+func prefixOverEveryEnd(ctx context.Context) {
+	begin := func(registryID string, revision uint64) *pailv1.WatchResponse {
+		started := &pailv1.WatchResponse_Started{Started: &pailv1.WatchStarted{RegistryId: registryID}}
+		return &pailv1.WatchResponse{Revision: revision, Response: started}
+	}
+	synced := func(revision uint64) *pailv1.WatchResponse {
+		return &pailv1.WatchResponse{Revision: revision, Response: &pailv1.WatchResponse_Synced{}}
+	}
+	fails := func(code codes.Code, reason string, metadata map[string]string, responses ...*pailv1.WatchResponse) script {
+		return script{responses, refusal(code, reason, metadata)}
+	}
+	fake := newFake(
+		script{[]*pailv1.WatchResponse{begin("one", 0), synced(7)}, nil},
+		fails(codes.ResourceExhausted, "WATCHER_LAGGED", map[string]string{"resume_revision": "9"}, begin("one", 7)),
+		fails(codes.Unavailable, "OVERLOADED", nil),
+		fails(codes.OutOfRange, "REVISION_COMPACTED", map[string]string{"oldest_revision": "20"}),
+		fails(codes.Unavailable, "DRAINING", nil, begin("one", 0)),
+		fails(codes.Internal, "PANIC", nil, begin("two", 0), synced(30)),
+	)
+	defer fake.server.Stop()
+	_, client, close := connect(fake.address)
+	defer close()
+
+	resets := 0
+	watch := pailclient.ResumingWatch{
+		Client:  client,
+		Request: &pailv1.WatchRequest{Prefix: new(string), Heartbeat: durationpb.New(100 * time.Millisecond)},
+		OnReset: func() { resets++ },
+	}
+	for _, err := range watch.Events(ctx) {
+		same("an end that time does not mend", status.Code(err), codes.Internal)
+	}
+	var places []string
+	for _, asked := range fake.asked {
+		places = append(places, fmt.Sprint(asked.GetRegistryId(), asked.GetAfterRevision()))
+	}
+	same("from where it went on", places, []string{"0", "one7", "one9", "one9", "0", "0"})
+	same("the resets", resets, 2)
 }
