@@ -1,5 +1,5 @@
-// Package pailclient is what a client of pail needs beside the generated code: a connection, the reasons of errors, and a
-// Watch that goes on. It is made to be copied.
+// Package pailclient is what a client of pail needs beside the generated code: a connection, the reasons of errors, and
+// a Watch that goes on. It is made to be copied.
 package pailclient
 
 import (
@@ -17,8 +17,8 @@ import (
 //go:embed service_config.json
 var serviceConfig string
 
-// Connect makes a client's connection to HOST:PORT. It retries what may be retried, finds out that a connection is dead,
-// and comes back soon.
+// Connect makes a client's connection to HOST:PORT. It retries what may be retried, finds out that a connection is
+// dead, and comes back soon.
 func Connect(address string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	options = append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -26,8 +26,10 @@ func Connect(address string, options ...grpc.DialOption) (*grpc.ClientConn, erro
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		// Left to itself, gRPC waits up to two minutes before it tries again.
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: 5 * time.Second},
 			MinConnectTimeout: time.Second,
+			Backoff: backoff.Config{
+				BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: 5 * time.Second,
+			},
 		}),
 	}, options...)
 	return grpc.NewClient(address, options...)

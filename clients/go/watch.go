@@ -18,9 +18,9 @@ import (
 // ResumingWatch is a Watch by prefix, or by name with `follow`, that goes on: over lost connections, a server that
 // restarts, and a history that has passed it.
 //
-// Where what was missed is not to be had any more (another registry, or a history that has gone on), OnReset is called:
-// forget what you know, a new snapshot follows. RegistryID and Revision are the place up to which you were told; set them
-// to go on from there. They belong to the goroutine that ranges over Events.
+// Where what was missed is not to be had any more (another registry, or a history that has gone on), OnReset is
+// called: forget what you know, a new snapshot follows. RegistryID and Revision are the place up to which you were
+// told; set them to go on from there. They belong to the goroutine that ranges over Events.
 type ResumingWatch struct {
 	Client     pailv1.BucketServiceClient
 	Request    *pailv1.WatchRequest

@@ -1,4 +1,4 @@
-"""Connecting to pail: a channel that retries what may be retried, finds out that a connection is dead, and comes back soon."""
+"""A channel to pail: it retries what may be retried, finds out that a connection is dead, and comes back soon."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def connect(address, *options):
         address,
         options=[
             ("grpc.service_config", SERVICE_CONFIG.read_text()),
-            # A ping after 10 s, and 5 s for its answer. Without the third option gRPC stops after two on a quiet stream.
+            # A ping after 10 s, and 5 s for its answer. Without the third option gRPC sends but two on a quiet stream.
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 5_000),
             ("grpc.http2.max_pings_without_data", 0),

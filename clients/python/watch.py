@@ -12,9 +12,9 @@ from errors import error_info
 class ResumingWatch:
     """The events of a Watch by prefix, or by name with `follow`, each once and in order, for ever.
 
-    Where what was missed is not to be had any more (another registry, or a history that has gone on), `on_reset` is called:
-    forget what you know, a new snapshot follows. `registry_id` and `revision` are the place up to which you were told;
-    put them into a request (`after_revision`) to go on from there later. Errors that time does not mend are raised.
+    Where what was missed is not to be had any more (another registry, or a history that has gone on), `on_reset` is
+    called: forget what you know, a new snapshot follows. `registry_id` and `revision` are the place up to which you
+    were told; put them into a request (`after_revision`) to go on from there. What time does not mend is raised.
     """
 
     def __init__(self, stub, request, on_reset):
@@ -29,7 +29,7 @@ class ResumingWatch:
         while True:
             is_resumed, call = self.revision != 0, self.stub.Watch(self._from_here())
             try:
-                while (response := await asyncio.wait_for(call.read(), self.silence_s)) is not grpc.aio.EOF:
+                while (response := await self._next(call)) is not grpc.aio.EOF:
                     if response.HasField("started"):
                         if was_told and not is_resumed:
                             self.on_reset()
@@ -37,7 +37,7 @@ class ResumingWatch:
                     for event in response.events.events:
                         yield event
                     self.revision = response.revision  # 0 within a snapshot, which can't be resumed
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 pass  # not even heartbeats: nobody is there
             except grpc.aio.AioRpcError as error:
                 info = error_info(error)
@@ -51,6 +51,10 @@ class ResumingWatch:
                 call.cancel()
             await asyncio.sleep(wait_s * random.uniform(0.5, 1))
             wait_s = min(2 * wait_s, 5)
+
+    async def _next(self, call):
+        async with asyncio.timeout(self.silence_s):
+            return await call.read()
 
     def _from_here(self):
         request = pb.WatchRequest()

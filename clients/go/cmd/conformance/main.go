@@ -1,4 +1,5 @@
-// Command conformance holds a pail server, and this client, to the contract: the steps of ../CONFORMANCE.md, a line each.
+// Command conformance holds a pail server, and this client, to the contract: the steps of ../../../CONFORMANCE.md, a
+// line each.
 //
 //	conformance ADDRESS                  the steps; PAIL_SMALL and PAIL_BIN come from the runner
 //	conformance --link ADDRESS BUCKET    links the bucket, says so, and waits to be killed: step 6

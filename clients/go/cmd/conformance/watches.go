@@ -58,7 +58,7 @@ func watchByName(ctx context.Context, address string) {
 	same("the end of the watch", err, io.EOF)
 
 	same("the number of DOWNs", len(downs), 2)
-	noproc := event{what: "DOWN", ref: second, bucket: "missing", revision: downs[0].revision, reason: "REASON_NOPROC", detail: downs[0].detail}
+	noproc := event{"DOWN", second, "missing", 0, downs[0].revision, false, "REASON_NOPROC", downs[0].detail}
 	same("NOPROC for the missing one", downs[0], noproc)
 	down := event{"DOWN", first, "lives", lives.GetId(), downs[1].revision, false, "REASON_CRASHED", "why"}
 	same("one DOWN for the other", downs[1], down)
