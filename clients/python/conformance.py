@@ -7,6 +7,9 @@
 import asyncio
 import sys
 
+import grpc
+
+from steps.checks import Wrong
 from steps.links import link_and_wait, links
 from steps.pipeline import pipeline
 from steps.reasons import reasons
@@ -29,6 +32,19 @@ STEPS = [
 ]
 
 
+def in_a_line(why):
+    match why:
+        case Wrong():
+            words = str(why)
+        case grpc.aio.AioRpcError():
+            words = f"it failed: {why.code().name}: {why.details()}"
+        case TimeoutError():
+            words = f"it took longer than {STEP_S} s"
+        case _:
+            words = repr(why)
+    return " ".join(words.split())
+
+
 async def run(address):
     passed = 0
     for number, (words, step) in enumerate(STEPS, start=1):
@@ -36,7 +52,7 @@ async def run(address):
             async with asyncio.timeout(STEP_S):
                 await step(address)
         except Exception as why:  # whatever it is, the other steps are of interest too
-            print(f"not ok {number} {words}: {type(why).__name__}: {why}", flush=True)
+            print(f"not ok {number} {words}: {in_a_line(why)}", flush=True)
         else:
             passed += 1
             print(f"ok {number} {words}", flush=True)

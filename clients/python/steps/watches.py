@@ -123,7 +123,12 @@ async def prefix_in_order(stub):
 
 async def prefix_over_a_cut(stub, far_stub, line):
     two, three = await create(stub, "p/2"), await create(stub, "p/3")
-    async with Following(far_stub, pb.WatchRequest(prefix="p/")) as following:
+    by_name = pb.WatchRequest(buckets=["p/2"], follow=True)
+    async with (
+        Following(far_stub, pb.WatchRequest(prefix="p/")) as following,
+        Following(far_stub, by_name) as name,
+    ):
+        await name.next("the bucket of that name", creation(two, initial=True))
         await following.next("the first of the snapshot", creation(two, initial=True))
         await following.next("the second", creation(three, initial=True))
         four = await create(stub, "p/4")
@@ -137,11 +142,16 @@ async def prefix_over_a_cut(stub, far_stub, line):
         await following.next("the first that was missed", death(two, stopped, "REASON_KILLED", "meanwhile"))
         await following.next("the second that was missed", creation(namesake))
         await following.next("the third that was missed", creation(five))
+        await name.next("the death of that name", death(two, stopped, "REASON_KILLED", "meanwhile"))
+        await name.next("its creation", creation(namesake))
 
         for bucket in (namesake, three, four, five):
             stopped = await stop(stub, bucket.name)
             await following.next("what happens after that", death(bucket, stopped))
+            if bucket == namesake:
+                await name.next("its death", death(bucket, stopped))
         same("the registry and the resets", (following.watch.registry_id, following.resets), (registry_id, 0))
+        same("the resets of the name", name.resets, 0)
 
 
 async def prefix_over_every_end():

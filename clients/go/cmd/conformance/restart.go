@@ -26,7 +26,7 @@ func overARestart(ctx context.Context) {
 
 	prefix := "r/"
 	before := create(ctx, client, "r/1")
-	following := follow(ctx, client, prefix)
+	following := follow(ctx, client, &pailv1.WatchRequest{Prefix: &prefix})
 	registryID := following.tells("the snapshot", initial(before)).registryID
 	watch := must(client.Watch(ctx, &pailv1.WatchRequest{Prefix: &prefix}))
 	response := must(watch.Recv())

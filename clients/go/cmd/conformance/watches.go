@@ -123,14 +123,15 @@ type news struct {
 
 type following chan news
 
-func follow(ctx context.Context, client pailv1.BucketServiceClient, prefix string) following {
+func follow(ctx context.Context, client pailv1.BucketServiceClient, request *pailv1.WatchRequest) following {
 	following, resets := make(following, 100), 0
-	watch := pailclient.ResumingWatch{
-		Client: client, Request: &pailv1.WatchRequest{Prefix: &prefix}, OnReset: func() { resets++ },
-	}
+	watch := pailclient.ResumingWatch{Client: client, Request: request, OnReset: func() { resets++ }}
 	go func() {
 		for happened, err := range watch.Events(ctx) {
-			following <- news{told(happened), watch.RegistryID, resets, err}
+			event := told(happened)
+			// Each stream has refs of its own, and a prefix has none.
+			event.ref = 0
+			following <- news{event, watch.RegistryID, resets, err}
 		}
 	}()
 	return following
@@ -202,7 +203,10 @@ func prefixOverACut(ctx context.Context, client, far pailv1.BucketServiceClient,
 	two, three := create(ctx, client, "p/2"), create(ctx, client, "p/3")
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	following := follow(ctx, far, "p/")
+	prefix := "p/"
+	following := follow(ctx, far, &pailv1.WatchRequest{Prefix: &prefix})
+	name := follow(ctx, far, &pailv1.WatchRequest{Buckets: []string{"p/2"}, Follow: true})
+	name.tells("the bucket of that name", initial(two))
 	registryID := following.tells("the first of the snapshot", initial(two)).registryID
 	following.tells("the second", initial(three))
 	four := create(ctx, client, "p/4")
@@ -215,10 +219,15 @@ func prefixOverACut(ctx context.Context, client, far pailv1.BucketServiceClient,
 	following.tells("the first that was missed", death(two, revision, "REASON_KILLED", "meanwhile"))
 	following.tells("the second that was missed", creation(namesake))
 	following.tells("the third that was missed", creation(five))
+	name.tells("the death of that name", death(two, revision, "REASON_KILLED", "meanwhile"))
+	name.tells("its creation", creation(namesake))
 
 	for _, bucket := range []*pailv1.Bucket{namesake, three, four, five} {
 		revision := stop(ctx, client, bucket.GetName())
 		last := following.tells("what happens after that", death(bucket, revision, "REASON_NORMAL", ""))
+		if bucket == namesake {
+			same("the resets of the name", name.tells("its death", last.event).resets, 0)
+		}
 		same("the registry", last.registryID, registryID)
 		same("the resets", last.resets, 0)
 	}
