@@ -13,9 +13,11 @@ def connect(address, *options):
         address,
         options=[
             ("grpc.service_config", SERVICE_CONFIG.read_text()),
-            # A ping after 10 s, and 5 s for its answer. Without the third option gRPC sends but two on a quiet stream.
+            # A ping after 10 s of silence, and 5 s for its answer; gRPC 1.85 waits a minute unless both timeouts are set.
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 5_000),
+            ("grpc.http2.ping_timeout_ms", 5_000),
+            # Also on a stream on which only the server sends; by default two such pings are allowed.
             ("grpc.http2.max_pings_without_data", 0),
             # Left to itself, a channel waits up to two minutes before it tries again.
             ("grpc.initial_reconnect_backoff_ms", 100),

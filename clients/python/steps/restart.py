@@ -1,5 +1,8 @@
 """Step 7: a server that goes and comes back, with another registry."""
 
+import asyncio
+import signal
+
 import grpc
 from grpc import StatusCode as Code
 from pail.v1 import pail_pb2 as pb
@@ -17,6 +20,7 @@ async def server_restart(_address):
         async with channel:
             await over_a_restart(server, stub)
     await while_unavailable()
+    await while_it_stands_still()
 
 
 async def over_a_restart(server, stub):
@@ -76,3 +80,23 @@ async def while_unavailable():
                 except grpc.aio.AioRpcError as error:
                     same("the answer", error.code(), Code.UNAVAILABLE)
     same("what was tried", fake.calls, ["Get"] * 5 + ["Put"])
+
+
+async def while_it_stands_still():
+    """A server that is there and does nothing: the channel's pings find it out, 10 s and then 5 s for the answer."""
+    async with Server() as server:
+        channel, stub = client(server.address)
+        async with channel:
+            watch = stub.Watch(pb.WatchRequest(prefix=""))
+            while not (await soon("the snapshot", watch.read())).HasField("synced"):
+                pass
+            server.process.send_signal(signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(20):
+                    answer = await watch.read()
+            except TimeoutError:
+                raise Wrong("a connection on which nobody answers is not found out within 20 s") from None
+            except grpc.aio.AioRpcError as error:
+                same("the end of a watch on it", error.code(), Code.UNAVAILABLE)
+            else:
+                raise Wrong(f"a server that stands still has sent {answer}")

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"syscall"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -14,6 +16,7 @@ import (
 func serverRestart(ctx context.Context, _ string) {
 	overARestart(ctx)
 	whileUnavailable(ctx)
+	whileItStandsStill(ctx)
 }
 
 func overARestart(ctx context.Context) {
@@ -83,4 +86,24 @@ func whileUnavailable(ctx context.Context) {
 	put := failure(client.Put(ctx, &pailv1.PutRequest{Bucket: "b", Key: "k", Value: flag(true)}))
 	same("the answer to a Put", status.Code(put), codes.Unavailable)
 	same("what was tried", fake.calls, []string{"Get", "Get", "Get", "Get", "Get", "Put"})
+}
+
+// A server that is there and does nothing: the connection's pings find it out, 10 s and then 5 s for the answer.
+func whileItStandsStill(ctx context.Context) {
+	server := startServer()
+	defer server.kill()
+	_, client, close := connect(server.address)
+	defer close()
+	watch := must(client.Watch(ctx, &pailv1.WatchRequest{Prefix: new(string)}))
+	for must(watch.Recv()).GetSynced() == nil {
+	}
+	must(0, server.command.Process.Signal(syscall.SIGSTOP))
+	// Where nothing finds it out, this does, and in words of its own.
+	timer := time.AfterFunc(20*time.Second, server.kill)
+	response, err := watch.Recv()
+	holds("a connection on which nobody answers is found out within 20 s", timer.Stop())
+	if err == nil {
+		fail("a server that stands still has sent %v", response)
+	}
+	same("the end of a watch on it", status.Code(err), codes.Unavailable)
 }
