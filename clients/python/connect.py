@@ -13,7 +13,7 @@ def connect(address, *options):
         address,
         options=[
             ("grpc.service_config", SERVICE_CONFIG.read_text()),
-            # A ping after 10 s of silence, and 5 s for its answer; gRPC 1.85 waits a minute unless both timeouts are set.
+            # A ping after 10 s of silence, 5 s for its answer. gRPC 1.85 waits a minute unless both timeouts are set.
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 5_000),
             ("grpc.http2.ping_timeout_ms", 5_000),
