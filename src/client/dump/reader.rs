@@ -11,7 +11,7 @@ pub(in crate::client) struct Reader<R> {
     buffer: Vec<u8>,
     /// Lines that were read.
     pub(in crate::client) lines: u64,
-    /// Their bytes.
+    /// The bytes of those that end with a newline: all of them, but perhaps the end.
     pub(in crate::client) bytes: u64,
     pub(in crate::client) counts: Counts,
     stage: Stage,
@@ -71,7 +71,7 @@ impl<R: BufRead> Reader<R> {
         self.stage = self.after(&line).map_err(Fault::Wrong)?;
         self.counts.count(&line);
         self.lines += 1;
-        self.bytes += read as u64;
+        self.bytes += if is_whole { read as u64 } else { 0 };
         Ok(Some(line))
     }
 

@@ -82,7 +82,8 @@ impl Place {
             match reader.next() {
                 Ok(Some(line)) => place.pass(line),
                 Ok(None) => {
-                    place.is_whole = true;
+                    // An end without a newline is written anew.
+                    place.is_whole = file.metadata().is_ok_and(|file| file.len() == reader.bytes);
                     break;
                 }
                 Err(Fault::CutOff) => break,
