@@ -127,7 +127,7 @@ impl Error {
             Self::NotHeld => local("FAILED_PRECONDITION", "NOT_HELD", "the checks did not hold".to_owned()),
             Self::Output(error) => local("UNKNOWN", "OUTPUT", format!("cannot write the output: {error}")),
             Self::Usage(message) => local("INVALID_ARGUMENT", "USAGE", message.clone()),
-            Self::File(message) => local("DATA_LOSS", "FILE", message.clone()),
+            Self::File(message) => local("FAILED_PRECONDITION", "FILE", message.clone()),
             Self::AtLine(at) => {
                 let AtLine { why, line, go_on } = &**at;
                 let mut report = why.report(options)?;

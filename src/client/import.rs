@@ -14,7 +14,7 @@ use std::{
     time::SystemTime,
 };
 
-use clap::Args;
+use clap::{Args, value_parser};
 use prost_types::{Duration, Timestamp};
 use tonic::{Code, Status};
 
@@ -54,7 +54,7 @@ pub struct Import {
     #[arg(long)]
     merge: bool,
     /// Only read, and do not import, the lines before this one
-    #[arg(long, value_name = "LINE", default_value_t = 1, hide_default_value = true)]
+    #[arg(long, value_name = "LINE", default_value_t = 1, hide_default_value = true, value_parser = value_parser!(u64).range(1..))]
     from_line: u64,
 }
 

@@ -67,12 +67,13 @@ pub(super) struct Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { done, buckets, entries, bytes, skipped, skipped_because, cut_short } = self;
-        write!(f, "{done} {buckets} buckets, {entries} entries, {bytes} bytes")?;
+        write!(f, "{done} {buckets} bucket{}, ", if *buckets == 1 { "" } else { "s" })?;
+        write!(f, "{entries} entr{}, {bytes} bytes", if *entries == 1 { "y" } else { "ies" })?;
         if *skipped > 0 {
             write!(f, "; left out {skipped} {skipped_because}")?;
         }
         if *cut_short > 0 {
-            write!(f, "; {cut_short} of the buckets ended while they were exported, and are cut short")?;
+            write!(f, "; {cut_short} cut short by the bucket's end while it was exported")?;
         }
         Ok(())
     }
@@ -103,11 +104,14 @@ mod tests {
     fn a_summary_tells_of_what_was_left_out_only_if_something_was() {
         let mut summary = Summary { done: "exported", buckets: 2, entries: 3, bytes: 99, ..Summary::default() };
         assert_eq!(summary.line(Format::Text), "pail: exported 2 buckets, 3 entries, 99 bytes");
+        (summary.buckets, summary.entries) = (1, 1);
+        assert_eq!(summary.line(Format::Text), "pail: exported 1 bucket, 1 entry, 99 bytes");
+        (summary.buckets, summary.entries) = (2, 3);
         (summary.skipped, summary.skipped_because, summary.cut_short) = (1, "that ended meanwhile", 1);
         assert_eq!(
             summary.line(Format::Text),
-            "pail: exported 2 buckets, 3 entries, 99 bytes; left out 1 that ended meanwhile; 1 of the buckets ended while \
-             they were exported, and are cut short"
+            "pail: exported 2 buckets, 3 entries, 99 bytes; left out 1 that ended meanwhile; 1 cut short by the bucket's \
+             end while it was exported"
         );
         assert_eq!(summary.line(Format::Json), r#"{"buckets":2,"entries":3,"bytes":99,"skipped":1,"cut_short":1}"#);
     }

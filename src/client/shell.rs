@@ -400,9 +400,9 @@ mod tests {
         )
         .await;
         let lines: Vec<_> = answers.lines().collect();
-        assert!(lines[2].starts_with("exported 1 buckets, 1 entries, "), "{answers}");
+        assert!(lines[2].starts_with("exported 1 bucket, 1 entry, "), "{answers}");
         assert!(lines[4].starts_with(&format!("ERROR {file} is there already: ")), "{answers}");
-        assert!(lines[6].starts_with("imported 1 buckets, 1 entries, "), "{answers}");
+        assert!(lines[6].starts_with("imported 1 bucket, 1 entry, "), "{answers}");
         assert!(lines[10].starts_with("ERROR line 2: bucket \"b\" is there already; "), "{answers}");
         assert!(lines[11].contains("\tDOWN\tnowhere\t0\tNOPROC"), "{answers}");
         assert_eq!((lines[3], lines[5], lines[7], lines[8], lines[9], lines[12]), ("OK", "OK", "OK", "v", "OK", "OK"));

@@ -331,7 +331,7 @@ async fn a_bucket_that_ends_while_it_is_exported_is_cut_short_with_a_line_and_an
     valve.turn.send(()).unwrap();
 
     let line = export.line("exported");
-    assert!(line.contains("; left out 1 that ended meanwhile; 1 of the buckets ended while"), "{line}");
+    assert!(line.contains("; left out 1 that ended meanwhile; 1 cut short by"), "{line}");
     assert_eq!(export.code().await, 0);
     let lines = content(&fs::read_to_string(&path).unwrap());
     let of = |field: &str| lines.iter().filter_map(|line| line[field].as_str()).collect::<Vec<_>>();
@@ -340,7 +340,7 @@ async fn a_bucket_that_ends_while_it_is_exported_is_cut_short_with_a_line_and_an
     assert!((1_000..3_000).contains(&kept), "{kept}");
 
     let line = done(&run(&to, &["import", &path]));
-    assert!(line.contains("1 of the buckets ended while"), "{line}");
+    assert!(line.contains("; 1 cut short by"), "{line}");
     let there = to.client().await;
     assert_eq!(there.lookup("a").await.unwrap().entry_count, kept as u64);
     assert_eq!(there.lookup("b").await.unwrap().entry_count, 2);
@@ -426,7 +426,7 @@ async fn an_import_that_is_interrupted_or_loses_its_connection_says_how_to_go_on
         assert!((500..3_000).contains(&from) && options[2..] == ["--merge"], "{line}");
         let summary = done(&run(&server, &[&["import", &path], &options[..]].concat()));
         let rest = 3_002 - from + 1 + 3_000; // of the first bucket, whose last line is 3,002, and of the second
-        assert!(summary.contains(&format!("1 buckets, {rest} entries")), "{from}: {summary}");
+        assert!(summary.contains(&format!("1 bucket, {rest} entries")), "{from}: {summary}");
         assert_eq!(content(&exported(&server, &[])), content(&export));
     }
 }
@@ -447,6 +447,34 @@ async fn an_export_that_is_cut_off_is_imported_as_far_as_it_goes_and_that_is_an_
     assert_eq!(keys(&there, "a").await, ["k0000", "k0001"]);
     done(&import(&to, &["--from-line", "5"], &export));
     assert_eq!(content(&exported(&to, &[])), content(&export));
+
+    there.stop("a").await.unwrap();
+    let (code, line) = complaint(&import(&to, &["--from-line", "5"], &export));
+    let words = "line 2: bucket \"a\", which an earlier import has created, is not there any more (NOT_FOUND); ";
+    assert!(code == 1 && line.contains(words) && line.ends_with("--from-line 2\n"), "{line}");
+    there.lookup("a").await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_bucket_whose_time_comes_while_it_is_imported_is_no_error() {
+    let (server, folder) = (Server::start(), Folder::new());
+    let client = server.client().await;
+    let (_, export) = two_buckets(&folder).await;
+    let bucket = export.lines().nth(1).unwrap();
+    let soon = prost_types::Timestamp::from(SystemTime::now() + Duration::from_secs(3));
+    let mortal = bucket.replace('}', &format!(r#","expire_time":"{soon}"}}"#));
+    let path = folder.file("mortal", &export.replace(bucket, &mortal));
+    let valve = Valve::before(&server, &Direction::ToServer, 1_500_000);
+
+    let mut import = held_import(&valve, &path);
+    until(async || client.lookup("a").await.is_err().then_some(())).await;
+    valve.turn.send(()).unwrap();
+
+    let line = import.line("imported");
+    assert_eq!(import.code().await, 0);
+    let number = |before: &str| line.split(before).nth(1).unwrap().split(' ').next().unwrap().parse::<u64>().unwrap();
+    assert_eq!((number("imported "), number("buckets, ") + number("left out ")), (2, 6_000), "{line}");
+    assert_eq!(client.lookup("b").await.unwrap().entry_count, 3_000);
 }
 
 #[tokio::test]
@@ -545,7 +573,7 @@ async fn what_is_left_of_a_time_to_live_is_kept_and_what_is_past_its_time_left_o
     ];
     let line = done(&import(&to, &[], &lines.join("\n")));
     assert!(
-        line.contains("imported 1 buckets, 1 entries, ") && line.contains("; left out 3 whose time was over"),
+        line.contains("imported 1 bucket, 1 entry, ") && line.contains("; left out 3 whose time was over"),
         "{line}"
     );
     there.lookup("old").await.unwrap_err();

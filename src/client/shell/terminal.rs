@@ -49,7 +49,7 @@ pub(super) async fn talk(mut session: Session<'_>, out: &mut dyn Write) -> Resul
         };
         match session.answer(&line, out).await {
             Ok(Next::Line) if !prompt.in_transaction && Request::parse(&line).is_err() => {
-                writeln!(out, "({})", usage_hint(&line))?
+                writeln!(out, "({})", usage_hint(&line))?;
             }
             Ok(Next::Line) => {}
             Ok(Next::End) => return Ok(()),
