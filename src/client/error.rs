@@ -14,7 +14,7 @@ use crate::service::status::DOMAIN;
 
 /// Done; also where the reader of our output left early.
 pub(super) const EXIT_OK: u8 = 0;
-/// The server answered, with an error, or with checks that did not hold.
+/// The server answered, with an error, or with checks that did not hold; or a file is no good.
 pub(super) const EXIT_REFUSED: u8 = 1;
 /// The command line, or a value on it, is wrong; nothing was sent.
 pub(super) const EXIT_USAGE: u8 = 2;

@@ -29,19 +29,28 @@ use crate::pb::{Bucket, EventKind, ListRequest, ScanRequest, WatchRequest, watch
 /// Every value is written so that it comes back to the bit. Each bucket is read in pages by its id, so that a namesake is
 /// never mixed in. It is no snapshot: a bucket that lives throughout is in it once, and so is an entry that is there
 /// throughout, as it was at some moment of the export; what comes or goes meanwhile may be in it or not. To read a bucket is
-/// to use it: its --idle-ttl starts anew. An --idle-ttl itself is not in the export, for the server does not tell of it.
+/// to use it: its --idle-ttl starts anew. The server does not tell of an --idle-ttl but by the time at which the bucket would
+/// expire unused; so that is all the export has, as if it were of a --ttl.
 ///
 /// At the end a line on standard error says how much was written; on a terminal there is a bar before.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Lines:
-  {\"pail_export\":1,\"registry_id\":…,\"revision\":…,\"time\":…,\"prefix\":…}         first
-  {\"bucket\":NAME,\"bucket_id\":…,\"create_time\":…,\"expire_time\":…}             a bucket
-  {\"key\":…,\"value\":{KIND:…},\"version\":…,\"expire_time\":…}                   an entry of it
-  {\"gone\":NAME,\"bucket_id\":…}              this bucket ended meanwhile, and is cut short
-  {\"end\":{\"buckets\":…,\"entries\":…}}        last; without it the file is cut off
-A value is {\"text\":…}, {\"data\":…} in base64, {\"integer\":\"…\"}, {\"number\":…} (\"Infinity\" and \"-Infinity\" are strings),
-{\"number_bits\":…} for a NaN (16 hexadecimal digits), or {\"flag\":…}. An expire_time is there only where there is one.
+  {\"pail_export\":1,\"registry_id\":…,\"revision\":…,\"time\":…,\"prefix\":…}      first
+  {\"bucket\":…,\"bucket_id\":…,\"create_time\":…,\"expire_time\":…}             a bucket
+  {\"key\":…,\"value\":…,\"version\":…,\"expire_time\":…}                       an entry of it
+  {\"gone\":…,\"bucket_id\":…}         the bucket above ended meanwhile: it is cut short
+  {\"end\":{\"buckets\":…,\"entries\":…}}   last; without it the file is cut off
+Where there is no expire_time, it is for ever. What came and went while the export ran
+is told by: pail watch --prefix '' --after REVISION
+
+Values:
+  {\"text\":…}          as it is
+  {\"data\":…}          in base64
+  {\"integer\":…}       a string, for not every tool has 64 bits
+  {\"number\":…}        a number, or the string \"Infinity\" or \"-Infinity\"
+  {\"number_bits\":…}   a NaN: its bits, 16 hexadecimal digits
+  {\"flag\":…}          true or false
 
 Examples:
   pail export backup.jsonl

@@ -34,8 +34,10 @@ use crate::{
 /// Creates the buckets and puts the entries of an export
 ///
 /// Reads the lines that 'pail export' writes. What has a time to live gets what is left of it, by this machine's clock; what
-/// is past its time is left out. Ids, versions and create times are the server's own; an --idle-ttl is not in an export. A
-/// bucket that is there already and was ever written to is refused, unless --merge is given: then the entries of the export
+/// is past its time is left out. An --idle-ttl is not in an export: such a bucket gets what was left of it as its --ttl. Ids,
+/// versions and create times are the server's own.
+///
+/// A bucket that is there already and was ever written to is refused, unless --merge is given: then the entries of the export
 /// are put into it, its other entries and its own time to live stay. To import the same lines twice is to import them once.
 ///
 /// Where it ends early it says at which line and why, and with which options the same file is gone on with. After a kill
