@@ -38,7 +38,8 @@ use crate::{
 /// versions and create times are the server's own.
 ///
 /// A bucket that is there already and was ever written to is refused, unless --merge is given: then the entries of the export
-/// are put into it, its other entries and its own time to live stay. To import the same lines twice is to import them once.
+/// are put into it, its other entries and its own time to live stay. Where one is refused, some of the buckets after it may
+/// have been created, and be empty. To import the same lines twice is to import them once.
 ///
 /// Where it ends early it says at which line and why, and with which options the same file is gone on with. After a kill
 /// without a word, go on with --merge. An export that is cut off is imported as far as it goes; then that is an error.
@@ -215,7 +216,8 @@ impl Importer<'_> {
     async fn flush(&mut self) -> Result<(), Error> {
         let Batch { mut buckets, mut puts, .. } = mem::take(&mut self.batch);
         let now = SystemTime::now();
-        let opened = self.open(&mut buckets, now).await.map_err(|why| self.lost(why))?;
+        let entry = puts.first().map(|put| put.bucket);
+        let opened = self.open(&mut buckets, entry, now).await.map_err(|why| self.lost(why))?;
         if let Err(refused) = &opened {
             puts.retain(|put| put.line < refused.line);
         }
@@ -226,14 +228,21 @@ impl Importer<'_> {
         Ok(())
     }
 
-    /// Creates the buckets that are to be created, or finds them.
-    async fn open(&mut self, buckets: &mut [Target], now: SystemTime) -> Result<Result<(), Refused>, Error> {
+    /// Creates the buckets that are to be created, or finds them. `first` is the one of the first entry: an import that goes
+    /// on with the bucket after it has nothing to do with one that an earlier import created.
+    async fn open(
+        &mut self,
+        buckets: &mut [Target],
+        first: Option<usize>,
+        now: SystemTime,
+    ) -> Result<Result<(), Refused>, Error> {
         let mut asked = Vec::new();
         let mut ops = Vec::new();
-        for target in buckets {
+        for (index, target) in buckets.iter_mut().enumerate() {
             let name = target.bucket.name.clone();
             match (target.state, remaining(target.bucket.expire_time, now)) {
                 (State::Id(_) | State::Over, _) => continue,
+                (State::Begun, _) if first != Some(index) => continue,
                 (State::New, Err(Over)) => {
                     target.state = State::Over;
                     self.summary.skipped += 1;

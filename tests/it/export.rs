@@ -532,7 +532,9 @@ async fn a_bucket_that_is_there_is_not_touched_unless_it_may_be_or_nobody_ever_w
     assert_eq!(keys(&there, "c").await, ["k0000", "other"]);
     assert_eq!(there.get("c", "k0000").await.unwrap().entry.unwrap().value, value("old"));
 
+    there.stop("b").await.unwrap(); // which an import that goes on after it has nothing to do with
     done(&import(&to, &["--from-line", "8", "--merge"], &export));
+    there.lookup("b").await.unwrap_err();
     assert_eq!(keys(&there, "c").await, ["k0000", "k0001", "other"]);
     assert_eq!(there.get("c", "k0000").await.unwrap().entry.unwrap().value, value(vec![b'x'; 5]));
     assert_eq!(keys(&there, "d").await.len(), 2);
