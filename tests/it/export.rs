@@ -191,6 +191,9 @@ async fn what_is_exported_and_imported_is_exported_alike_to_the_bit() {
     }
 
     let export = exported(&from, &[]);
+    let header: Json = serde_json::from_str(export.lines().next().unwrap()).unwrap();
+    let revision = client.lookup(bucket).await.unwrap().create_revision;
+    assert_eq!((&header["registry_id"], &header["revision"]), (&"a registry".into(), &revision.into()));
     assert_eq!(
         done(&import(&to, &[], &export)),
         format!("pail: imported 2 buckets, 17 entries, {} bytes\n", export.len())
