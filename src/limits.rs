@@ -202,6 +202,13 @@ pub const STATUS_DETAILS_BYTES_MAX: usize = 4 * KIB;
 /// above what a server sends by default, so that the server's own `TOO_LARGE` is what a user sees.
 pub const CLIENT_BYTES_MAX: usize = 4 * MIB + 64 * KIB;
 
+/// Bytes of one line of an export: an entry as large as an answer can be, each byte of it escaped as `\u0000` is, and the
+/// line's own words. A longer one is no line of an export.
+pub const EXPORT_LINE_BYTES_MAX: usize = 6 * CLIENT_BYTES_MAX + KIB;
+
+/// Bytes of an export that `import` sends in one message, unless a single entry is larger; it sends [`OPS_MAX`] lines at most.
+pub const IMPORT_BATCH_BYTES: usize = MIB;
+
 /// Bytes of one line that the shell reads; a longer one is answered with an error and skipped.
 pub const SHELL_LINE_BYTES_MAX: usize = 4 * MIB;
 

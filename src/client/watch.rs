@@ -129,6 +129,11 @@ fn incarnation(text: &str) -> Result<Incarnation, &'static str> {
 impl Watch {
     pub(super) async fn run(self, options: &Options, out: &mut Output<'_>) -> Result<(), Error> {
         tokio::spawn(exit_at_interrupt());
+        self.tell(options, out).await
+    }
+
+    /// Tells what happens until the watch ends, or the caller drops it.
+    pub(super) async fn tell(self, options: &Options, out: &mut Output<'_>) -> Result<(), Error> {
         let mut place = Place::new(self.request(), self.after);
         while let Some(request) = place.request() {
             let Err(error) = self.stream(request, &mut place, options, out).await else { return Ok(()) };

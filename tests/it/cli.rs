@@ -15,7 +15,7 @@ use super::{
     support::{DEADLINE, put, until},
 };
 
-fn pail(args: &[&str]) -> Command {
+pub(super) fn pail(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pail"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for variable in ["PAIL_ADDR", "PAIL_LISTEN", "PAIL_LOG"] {
@@ -25,8 +25,8 @@ fn pail(args: &[&str]) -> Command {
 }
 
 /// A process that does not outlive its test.
-struct Running {
-    child: Child,
+pub(super) struct Running {
+    pub(super) child: Child,
     /// Lines of its standard error, as they come; ends with it.
     stderr: Receiver<String>,
     /// All that were looked at.
@@ -34,7 +34,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(mut command: Command) -> Self {
+    pub(super) fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let (lines, stderr) = channel();
         let pipe = BufReader::new(child.stderr.take().unwrap());
@@ -43,7 +43,7 @@ impl Running {
     }
 
     /// The next line of standard error that holds the text.
-    fn line(&mut self, text: &str) -> String {
+    pub(super) fn line(&mut self, text: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
             match self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -56,13 +56,13 @@ impl Running {
     }
 
     /// The exit code, once it has ended by itself.
-    async fn code(&mut self) -> i32 {
+    pub(super) async fn code(&mut self) -> i32 {
         let child = &mut self.child;
         let status = until(async || child.try_wait().unwrap()).await;
         status.code().expect("it was not killed")
     }
 
-    fn signal(&self, name: &str) {
+    pub(super) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &*self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
@@ -118,7 +118,7 @@ impl Served {
 
 /// The exit code, and the one line on standard error.
 #[track_caller]
-fn complaint(output: &Output) -> (i32, String) {
+pub(super) fn complaint(output: &Output) -> (i32, String) {
     let line = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(line.lines().count(), 1, "one clear line: {line:?}");
     assert!(output.stdout.is_empty(), "{output:?}");

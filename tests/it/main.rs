@@ -10,6 +10,7 @@ mod deadline;
 mod drain;
 mod entries;
 mod errors;
+mod export;
 mod lag;
 mod lifecycle;
 mod limits;
