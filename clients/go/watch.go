@@ -88,6 +88,7 @@ func (w *ResumingWatch) watch(ctx context.Context, yield func(*pailv1.Event, err
 	}
 	// Reading alone is timed: the user may take his time over an event.
 	timer := time.AfterFunc(silence, func() { cancel(errSilent) })
+	defer timer.Stop()
 	stream, err := w.Client.Watch(ctx, request)
 	for err == nil {
 		var response *pailv1.WatchResponse

@@ -175,7 +175,7 @@ async def prefix_over_every_end():
     async with fake:
         channel, stub = client(fake.address)
         request = pb.WatchRequest(prefix="")
-        request.heartbeat.FromMilliseconds(100)
+        request.heartbeat.FromSeconds(1)
         async with channel, Following(stub, request) as following:
             ended = await soon("an end that time does not mend", asyncio.wait([following.task]))
             same("that end", [task.exception().code() for task in ended[0]], [Code.INTERNAL])

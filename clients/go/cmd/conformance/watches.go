@@ -260,7 +260,7 @@ func prefixOverEveryEnd(ctx context.Context) {
 	resets := 0
 	watch := pailclient.ResumingWatch{
 		Client:  client,
-		Request: &pailv1.WatchRequest{Prefix: new(string), Heartbeat: durationpb.New(100 * time.Millisecond)},
+		Request: &pailv1.WatchRequest{Prefix: new(string), Heartbeat: durationpb.New(time.Second)},
 		OnReset: func() { resets++ },
 	}
 	for _, err := range watch.Events(ctx) {
