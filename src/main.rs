@@ -7,7 +7,7 @@ use std::{
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use pail::{
-    client::{self, Options, usage},
+    client::{self, Exec, Options, usage},
     config::Serve,
     serve,
 };
@@ -49,6 +49,8 @@ enum Command {
         /// The shell that will read it
         shell: clap_complete::Shell,
     },
+    #[command(name = Exec::NAME, hide = true)]
+    LinkExec(Exec),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +58,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage::exit(&error, &Cli::command()),
     };
+    if let Command::LinkExec(exec) = cli.command {
+        return exec.run(); // becomes another program, and needs no threads for that
+    }
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -68,6 +73,7 @@ fn main() -> ExitCode {
             Command::Serve(config) => serve::run(&config).await,
             Command::Client(command) => client::run(command, &cli.options).await,
             Command::Completions { shell } => completions(shell),
+            Command::LinkExec(exec) => exec.run(),
         }
     });
     // What still runs does not hold the exit up.

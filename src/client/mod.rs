@@ -10,12 +10,14 @@ use std::{
 
 use clap::Subcommand;
 
+mod backoff;
 mod entries;
 mod error;
 #[cfg(test)]
 mod fake;
 mod json;
 mod lifecycle;
+mod link;
 mod options;
 mod output;
 mod shell;
@@ -27,6 +29,7 @@ mod watch;
 mod words;
 
 use error::{EXIT_OK, Error};
+pub use link::Exec;
 pub use options::{Address, Options};
 pub use output::Format;
 use output::Output;
@@ -47,6 +50,7 @@ pub enum Command {
     Touch(touch::Touch),
     Txn(txn::Txn),
     Watch(watch::Watch),
+    Link(link::Link),
     Shell(shell::Shell),
 }
 
@@ -83,6 +87,7 @@ async fn execute(command: Command, options: &Options, out: &mut Output<'_>) -> R
         Command::Touch(touch) => touch.run(options, out).await,
         Command::Txn(txn) => txn.run(options, out).await,
         Command::Watch(watch) => watch.run(options, out).await,
+        Command::Link(link) => link.run(options).await,
         Command::Shell(shell) => shell.run(options, out).await,
     }
 }
