@@ -204,7 +204,7 @@ fn pail_info(status: &Status) -> Option<(String, BTreeMap<String, String>)> {
 }
 
 /// What lies at the bottom of it: "transport error" helps nobody.
-fn root_cause(error: &(dyn StdError + 'static)) -> String {
+pub(super) fn root_cause(error: &(dyn StdError + 'static)) -> String {
     let cause = causes(error).last().map_or_else(String::new, ToString::to_string);
     cause.split(" (os error").next().unwrap_or_default().to_lowercase()
 }

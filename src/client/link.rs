@@ -22,7 +22,7 @@ use self::{
 };
 use super::{
     backoff::Backoff,
-    error::Error,
+    error::{Error, root_cause},
     options::{Options, duration, ttl},
 };
 use crate::{
@@ -52,17 +52,18 @@ use clap::Args;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  pail link backup -- ./backup               a lock: only one at a time, and who comes second is told so
+  pail link backup -- ./backup               a lock: who comes second is told so
   pail link backup --wait -- ./backup        who comes second waits
-  pail link online/ann -- ./chat             a presence: 'pail watch --prefix online/' tells who comes and goes
+  pail link online/ann -- ./chat             a presence, for 'pail watch --prefix online/'
   pail link room/7 --share -- ./player       one bucket for many
-  pail link night-run --ttl 1h -- ./run      stopped after an hour
+  pail link nightly --ttl 1h -- ./run        stopped after an hour
 
-Exit codes:
-  the command's own, and 126 where it can't be run, 127 where it is not there; or, with a line on standard error,
-  1  the name is taken, or the bucket was ended and the command with it
-  2  the command line is wrong; nothing was run
-  3  no answer, or the connection was lost and the command was ended")]
+Exit codes: the command's own, 128 and the number of the signal that ended it, or, with a line that says why,
+  1    the name is taken, or the bucket was ended and the command with it
+  2    the command line is wrong; nothing was run
+  3    no answer, or the connection was lost and the command was ended
+  126  the command can't be run (127: it is not there)")]
+#[allow(clippy::doc_markdown)] // the docs are the help
 pub struct Link {
     /// The name of the bucket
     name: String,
@@ -90,7 +91,7 @@ pub struct Link {
 }
 
 fn not_run(what: &str, error: &io::Error) -> Error {
-    Error::Aborted { words: format!("{what}: {error}"), exit_code: EXIT_NOT_RUN }
+    Error::Aborted { words: format!("{what}: {}", root_cause(error)), exit_code: EXIT_NOT_RUN }
 }
 
 fn lease(text: &str) -> Result<Duration, String> {

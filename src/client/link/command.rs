@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use super::fence::now;
-use crate::client::output::one_line;
+use crate::client::{error::root_cause, output::one_line};
 
 /// As shells have it: the command is there and can't be run, or it is not there.
 pub(super) const EXIT_NOT_RUN: u8 = 126;
@@ -193,7 +193,7 @@ impl Exec {
 
 fn not_run(command: &[OsString], error: &io::Error) -> ExitCode {
     let program = command.first().map(|program| program.to_string_lossy()).unwrap_or_default();
-    writeln!(io::stderr(), "pail: cannot run {program:?}: {}", one_line(&error.to_string())).ok();
+    writeln!(io::stderr(), "pail: cannot run {program:?}: {}", one_line(&root_cause(error))).ok();
     if error.kind() == io::ErrorKind::NotFound { EXIT_NOT_FOUND.into() } else { EXIT_NOT_RUN.into() }
 }
 
