@@ -1,10 +1,6 @@
 //! A bucket that is held: the Link stream, its pings, its move to another stream, and how it is lost.
 
-use std::{
-    future::{Future, pending},
-    pin::Pin,
-    time::Duration,
-};
+use std::time::Duration;
 
 use futures_util::stream;
 use prost::Message as _;
@@ -20,8 +16,7 @@ use super::{
 };
 use crate::{
     client::{
-        backoff::Backoff,
-        error::{EXIT_REFUSED, Error},
+        error::{EXIT_NO_ANSWER, EXIT_REFUSED, Error},
         options::{Client, Options},
         output::Escaped,
     },
@@ -82,38 +77,27 @@ impl Hold {
 
     /// Holds the bucket for as long as it can be held.
     pub(super) async fn lost(&mut self, options: &Options) -> Lost {
-        // The server lets go of the stream, and waits for another one to take the link over.
-        let mut next: Pin<Box<dyn Future<Output = Result<Answered, Error>>>> = Box::pin(pending());
-        let (mut is_moving, mut is_open) = (false, true);
         let mut ping_at = now() + self.fence.ping_interval();
         loop {
             let wake_at = ping_at.min(self.fence.term_at());
             tokio::select! {
-                answer = self.stream.answers.message(), if is_open => match answer {
-                    Ok(Some(LinkResponse { response: Some(Response::Exit(exit)), .. })) => return self.ended(&exit),
-                    Ok(Some(LinkResponse { response: Some(Response::Moving(_)), .. })) => {
-                        is_moving = true;
-                        next = Box::pin(take_over(self.linked.clone(), self.times.lease, options));
-                    }
-                    Ok(Some(answer)) => self.fence.prove(Duration::from_micros(answer.id)),
-                    _ if is_moving => is_open = false,
+                answer = self.stream.answers.message() => match answer {
+                    Ok(Some(answer)) => match answer.response {
+                        Some(Response::Exit(exit)) => return self.ended(&exit),
+                        Some(Response::Moving(_)) => {
+                            if let Err(why) = self.move_on(options).await {
+                                return self.severed(&why, options);
+                            }
+                        }
+                        _ => self.fence.prove(Duration::from_micros(answer.id)),
+                    },
                     Ok(None) => return self.severed(&Status::unavailable("the server ended the stream").into(), options),
                     Err(status) => return self.severed(&status.into(), options),
-                },
-                answered = &mut next => match answered {
-                    Ok(Answered { stream, linked, sent }) => {
-                        (self.stream, self.linked) = (stream, linked);
-                        self.fence.prove(sent);
-                        next = Box::pin(pending());
-                        (is_moving, is_open) = (false, true);
-                    }
-                    Err(why) => return self.fenced(&why.words(options), why.exit_code()),
                 },
                 () = sleep(wake_at.saturating_sub(now())) => {
                     let now = now();
                     if now >= self.fence.term_at() {
-                        let why = Error::from(Status::unavailable(format!("silent for {:?}", now - self.fence.proven())));
-                        return self.fenced(&why.words(options), why.exit_code());
+                        return self.fenced(now);
                     }
                     if now >= ping_at {
                         self.stream.ping();
@@ -124,6 +108,24 @@ impl Hold {
         }
     }
 
+    /// Takes the link over, from a stream that the server is about to end. Where the server itself goes, this fails, and the
+    /// buckets go with it.
+    async fn move_on(&mut self, options: &Options) -> Result<(), Error> {
+        let Linked { bucket, bucket_id, link_id } = self.linked.clone();
+        let (bucket_id, link_id) = (Some(bucket_id), Some(link_id));
+        let ask = LinkBucket { bucket, bucket_id, mode: LinkMode::MustExist.into(), link_id, ttl: None };
+        let taking_over = async {
+            // The command holds the old socket and not this one: from here on a kill is noticed before the command is gone.
+            let Connection { client, .. } = Connection::open(options).await?;
+            link(client, ask, self.times.lease, options).await
+        };
+        let left = self.fence.term_at().saturating_sub(now());
+        let answered = timeout(left, taking_over).await.unwrap_or_else(|_| Err(time_is_up()))?;
+        (self.stream, self.linked) = (answered.stream, answered.linked);
+        self.fence.prove(answered.sent);
+        Ok(())
+    }
+
     /// Somebody ended the bucket, or its time did. The name is free already; the grace is for the command's sake.
     fn ended(&self, exit: &LinkExit) -> Lost {
         let reason = exit.reason().as_str_name().trim_start_matches("REASON_");
@@ -131,14 +133,15 @@ impl Hold {
         self.lose(&format!("it went down with {reason}{detail}"), EXIT_REFUSED, now() + self.times.grace)
     }
 
-    /// The server sees the end of the connection too, and then the name is free at once: there is no time left.
+    /// What we know of, the server does too, and gives the name away at once: there is no time left.
     fn severed(&self, why: &Error, options: &Options) -> Lost {
-        self.lose(&why.words(options), why.exit_code(), now())
+        self.lose(&why.words(options), EXIT_NO_ANSWER, now())
     }
 
-    /// Nobody knows whether the server still counts us as alive; it does until the lease is over.
-    fn fenced(&self, why: &str, exit_code: u8) -> Lost {
-        self.lose(why, exit_code, self.fence.kill_at())
+    /// Nobody knows whether the server still hears us. Until the lease is over it counts us as alive.
+    fn fenced(&self, now: Duration) -> Lost {
+        let silence = now.saturating_sub(self.fence.proven());
+        self.lose(&format!("no answer for {} ms", silence.as_millis()), EXIT_NO_ANSWER, self.fence.kill_at())
     }
 
     fn lose(&self, why: &str, exit_code: u8, until: Duration) -> Lost {
@@ -201,25 +204,6 @@ async fn link(mut client: Client, ask: LinkBucket, lease: Duration, options: &Op
     Ok(Answered { stream: Stream { client, requests, answers }, linked, sent })
 }
 
-/// Takes a link over from a stream that the server has ended, at the first attempt that is answered.
-async fn take_over(linked: Linked, lease: Duration, options: &Options) -> Result<Answered, Error> {
-    let Linked { bucket, bucket_id, link_id } = linked;
-    let (bucket_id, link_id) = (Some(bucket_id), Some(link_id));
-    let ask = LinkBucket { bucket, bucket_id, mode: LinkMode::MustExist.into(), link_id, ttl: None };
-    let mut backoff = Backoff::default();
-    loop {
-        let attempt = async {
-            // The command holds the old socket and not this one: after a move, a kill is told a moment earlier.
-            let Connection { client, .. } = Connection::open(options).await?;
-            link(client, ask.clone(), lease, options).await
-        };
-        match attempt.await {
-            Err(error) if error.may_pass() => sleep(backoff.next()).await,
-            answer => return answer,
-        }
-    }
-}
-
 /// The answer to one request, as the error that it would be by itself.
 fn refusal(status: &tonic_types::Status) -> Status {
     Status::with_details(status.code.into(), status.message.clone(), status.encode_to_vec().into())
@@ -227,4 +211,35 @@ fn refusal(status: &tonic_types::Status) -> Status {
 
 fn time_is_up() -> Error {
     Status::deadline_exceeded("no answer in time").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::fake;
+
+    const TIMES: Times = Times { lease: Duration::from_secs(15), grace: Duration::from_secs(5) };
+
+    /// How a hold of this bucket is lost: in words, and whether the command has a moment to end.
+    async fn lost(bucket: &str) -> (String, bool) {
+        let options = fake::serve().await;
+        let Connection { client, .. } = Connection::open(&options).await.unwrap();
+        let ask = LinkBucket { bucket: bucket.to_owned(), mode: LinkMode::MustCreate.into(), ..LinkBucket::default() };
+        let mut hold = Hold::take(client, ask, TIMES, &options).await.unwrap();
+        let lost = hold.lost(&options).await;
+        (lost.why.words(&options), lost.until > now())
+    }
+
+    #[tokio::test]
+    async fn a_link_that_moves_is_taken_over_by_its_id() {
+        let expected = "bucket \"moves\" (7) is lost, and the command was ended: it went down with KILLED, \
+                        the heir of link 3 to bucket 7";
+        assert_eq!(lost("moves").await, (expected.to_owned(), true));
+    }
+
+    #[tokio::test]
+    async fn a_link_that_nobody_takes_over_is_lost_at_once() {
+        let expected = "bucket \"stays\" (7) is lost, and the command was ended: the server is draining (DRAINING)";
+        assert_eq!(lost("stays").await, (expected.to_owned(), false));
+    }
 }
