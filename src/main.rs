@@ -49,18 +49,16 @@ enum Command {
         /// The shell that will read it
         shell: clap_complete::Shell,
     },
-    #[command(name = Exec::NAME, hide = true)]
-    LinkExec(Exec),
 }
 
 fn main() -> ExitCode {
+    if let Some(exec) = Exec::asked_for(std::env::args_os()) {
+        return exec.run();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage::exit(&error, &Cli::command()),
     };
-    if let Command::LinkExec(exec) = cli.command {
-        return exec.run(); // becomes another program, and needs no threads for that
-    }
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -73,7 +71,6 @@ fn main() -> ExitCode {
             Command::Serve(config) => serve::run(&config).await,
             Command::Client(command) => client::run(command, &cli.options).await,
             Command::Completions { shell } => completions(shell),
-            Command::LinkExec(exec) => exec.run(),
         }
     });
     // What still runs does not hold the exit up.

@@ -195,15 +195,12 @@ impl BucketService for Fake {
     async fn link(&self, request: Request<Streaming<LinkRequest>>) -> Answer<Self::LinkStream> {
         let answer = |id, response| Ok(LinkResponse { id, response: Some(response) });
         let mut requests = request.into_inner();
-        let mut ask = None;
-        while let (None, Some(request)) = (&ask, requests.message().await?) {
-            ask = match request.request {
-                Some(link_request::Request::Link(link)) => Some((request.id, link)),
-                _ => None,
-            };
-        }
-        let Some((id, LinkBucket { bucket, bucket_id, link_id, .. })) = ask else {
-            return Err(Failure::new(Reason::InvalidOption, "nothing to link to").into());
+        let (id, LinkBucket { bucket, bucket_id, link_id, .. }) = loop {
+            match requests.message().await? {
+                Some(LinkRequest { id, request: Some(link_request::Request::Link(link)) }) => break (id, link),
+                Some(_) => {}
+                None => return Err(Failure::new(Reason::InvalidOption, "nothing to link to").into()),
+            }
         };
         let linked = Linked { bucket: bucket.clone(), bucket_id: 7, link_id: 3 };
         let linked = answer(id, link::Response::Linked(linked));

@@ -26,7 +26,7 @@ use super::{
     options::{Options, duration, ttl},
 };
 use crate::{
-    limits::{LEASE_MAX, LEASE_MIN},
+    limits::LEASE_MIN,
     pb::{LinkBucket, LinkMode, Linked, Reason},
 };
 use clap::Args;
@@ -76,7 +76,7 @@ pub struct Link {
     /// How long a bucket that is created lives at most: a whole number of ms, s, m, h or d [default: for ever]
     #[arg(long, value_name = "TIME", value_parser = ttl)]
     ttl: Option<prost_types::Duration>,
-    /// How long the connection may be silent before the bucket goes down: 1s to 1d
+    /// How long the connection may be silent before the bucket goes down: 1s to 15s
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = lease)]
     lease: Duration,
     /// How long the command may take to end after its SIGTERM, where there is time
@@ -94,8 +94,12 @@ fn not_run(what: &str, error: &io::Error) -> Error {
     Error::Aborted { words: format!("{what}: {}", root_cause(error)), exit_code: EXIT_NOT_RUN }
 }
 
+/// A server gives up a connection that leaves its HTTP/2 pings unanswered for 10 s and 5 s more. A longer lease would let a
+/// command run on when its bucket is down.
+const LEASE_MAX: Duration = Duration::from_secs(15);
+
 fn lease(text: &str) -> Result<Duration, String> {
-    let allowed = || "must be 1s to 1d".to_owned();
+    let allowed = || "must be 1s to 15s".to_owned();
     duration(text).ok().filter(|lease| (LEASE_MIN..=LEASE_MAX).contains(lease)).ok_or_else(allowed)
 }
 

@@ -234,7 +234,7 @@ async fn signals_are_passed_on_and_how_the_command_takes_them_is_what_counts() {
 async fn killed_itself_it_takes_the_command_and_the_bucket_with_it() {
     let server = Server::start();
     let mut events = follow(&server.client().await, "b").await;
-    let (running, pid) = linked(server.address, &["b", "--lease", "1h"], STAY);
+    let (running, pid) = linked(server.address, &["b", "--lease", "15s"], STAY);
 
     running.signal("KILL");
 
@@ -248,7 +248,7 @@ async fn killed_itself_it_keeps_the_name_until_the_last_child_of_its_command_is_
     let client = server.client().await;
     let mut events = follow(&client, "b").await;
     let script = "sleep 1000 & echo here $! >&2; echo shell $$ >&2; wait";
-    let (mut running, child) = linked(server.address, &["b", "--lease", "1h"], script);
+    let (mut running, child) = linked(server.address, &["b", "--lease", "15s"], script);
     let shell = running.line("shell").split(' ').nth(1).unwrap().parse().unwrap();
 
     running.signal("KILL");
@@ -278,7 +278,7 @@ async fn frozen_for_longer_than_its_lease_it_has_lost_and_knows_it_when_it_wakes
 #[tokio::test]
 async fn a_server_that_is_killed_ends_the_command() {
     let mut served = Served::start(&[]);
-    let (mut running, pid) = linked(served.address, &["b", "--lease", "1h"], STAY);
+    let (mut running, pid) = linked(served.address, &["b", "--lease", "15s"], STAY);
 
     served.running.child.kill().unwrap();
 
@@ -342,7 +342,7 @@ async fn a_network_that_breaks_ends_the_command_at_once() {
     let server = Server::start();
     let (address, silence) = way_to(server.address).await;
     let script = "trap 'echo asked >&2' TERM; echo here $$ >&2; while :; do sleep 0.01; done";
-    let (mut running, pid) = linked(address, &["b", "--lease", "1h", "--grace", "1h"], script);
+    let (mut running, pid) = linked(address, &["b", "--lease", "15s", "--grace", "1h"], script);
 
     drop(silence);
 
@@ -360,7 +360,7 @@ fn a_wrong_command_line_takes_nothing() {
         &["b", "--"],
         &["b", "true"],
         &["b", "--lease", "999ms", "--", "true"],
-        &["b", "--lease", "25h", "--", "true"],
+        &["b", "--lease", "16s", "--", "true"],
         &["b", "--grace", "soon", "--", "true"],
         &["b", "--wait", "--share", "--", "true"],
     ] {

@@ -20,7 +20,6 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
 use rustix::process::{Pid, Signal, getppid, kill_process, kill_process_group};
 use tokio::{
     process::Child,
@@ -61,7 +60,7 @@ impl Running {
     pub(super) fn start(words: &[OsString], variables: &[(&str, String)], socket: OwnedFd) -> io::Result<Self> {
         let scope = if File::open("/dev/tty").is_ok() { Scope::Terminal } else { Scope::Group };
         let mut command = Command::new(own_binary()?);
-        command.arg0("pail").arg(Exec::NAME).arg(std::process::id().to_string()).arg("--").args(words);
+        command.arg0("pail").arg(Exec::NAME).arg(std::process::id().to_string()).args(words);
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         if scope == Scope::Group {
             command.process_group(0);
@@ -161,19 +160,24 @@ impl Signals {
     }
 }
 
-/// Becomes a command that ends with its parent; `pail link` runs this, and nobody else
-#[derive(Args, Debug)]
+/// A process that becomes a command which ends with its parent. `pail link` starts it, and nobody else: so it is no
+/// subcommand, and neither in the help nor in completions.
+#[derive(Debug)]
 pub struct Exec {
-    /// The id of the parent
-    parent: i32,
-    /// The command and its arguments
-    #[arg(last = true, required = true)]
+    parent: Option<Pid>,
     command: Vec<OsString>,
 }
 
 impl Exec {
-    /// The name of the hidden subcommand.
-    pub const NAME: &str = "link-exec";
+    const NAME: &str = "link-exec";
+
+    /// Whether these arguments of a process ask for it.
+    pub fn asked_for(args: impl IntoIterator<Item = OsString>) -> Option<Self> {
+        let mut args = args.into_iter().skip(1);
+        let is_asked_for = args.next()? == Self::NAME;
+        let parent = args.next()?.to_str()?.parse().ok()?;
+        is_asked_for.then(|| Self { parent: Pid::from_raw(parent), command: args.collect() })
+    }
 
     /// Does not return, unless the command can't be run.
     #[must_use]
@@ -183,7 +187,7 @@ impl Exec {
             return not_run(&self.command, &error.into());
         }
         // The parent may have ended before it could be asked to be told.
-        if getppid() != Pid::from_raw(self.parent) {
+        if getppid() != self.parent {
             return EXIT_NOT_RUN.into();
         }
         let Some((program, arguments)) = self.command.split_first() else { return EXIT_NOT_FOUND.into() };

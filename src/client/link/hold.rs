@@ -72,7 +72,11 @@ impl Hold {
     /// Links to a bucket.
     pub(super) async fn take(client: Client, ask: LinkBucket, times: Times, options: &Options) -> Result<Self, Error> {
         let Answered { stream, linked, sent } = link(client, ask, times.lease, options).await?;
-        Ok(Self { linked, stream, fence: Fence::new(times.lease, times.grace, sent), times })
+        let fence = Fence::new(times.lease, times.grace, sent);
+        if now() >= fence.term_at() {
+            return Err(time_is_up()); // the answer was so slow that the lease is nearly over
+        }
+        Ok(Self { linked, stream, fence, times })
     }
 
     /// Holds the bucket for as long as it can be held.
