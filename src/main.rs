@@ -20,13 +20,15 @@ Examples:
   pail put shopping milk 1
   pail get shopping milk
   pail watch shopping                   tells when the bucket is no more, and why
+  pail link backup -- ./backup          a lock: runs a command while it has the name
   pail shell                            the same as a conversation
 
 Exit codes:
   0  done
   1  the server refused, what was asked for is not there, or a transaction's checks did not hold
   2  the command line is wrong; nothing was sent
-  3  no answer: no server there, the connection was lost, or the time was up";
+  3  no answer: no server there, the connection was lost, or the time was up
+'pail link' exits with its command's own, if that has run to its end.";
 
 /// Named buckets of state over gRPC: isolated, supervised, watched, and they tell you when they die and why
 #[derive(Debug, Parser)]

@@ -35,8 +35,8 @@ use clap::Args;
 ///
 /// Creates the bucket, links to it, and runs the command. When the command ends, the bucket is stopped: with NORMAL for status
 /// 0, else with CRASHED and "exit 3" or "signal 9"; and `pail link` exits with the command's status (128 and the number of
-/// a signal). Should `pail link` be killed, or its machine be gone, the bucket goes down with NOCONNECTION. Where the name is
-/// taken, nothing is run.
+/// a signal). Where the name is taken, nothing is run. Killed itself, `pail link` takes the command with it (on Linux), and the
+/// bucket goes down with NOCONNECTION when the command is dead; if its children live on, when the lease is over.
 ///
 /// And when the bucket goes, so does the command. Ended by somebody, or by its --ttl: SIGTERM, and after the --grace SIGKILL.
 /// The connection is lost: SIGKILL at once, for the name is free at once. The server is silent: SIGKILL before the --lease is
