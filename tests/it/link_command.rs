@@ -193,11 +193,26 @@ async fn a_bucket_that_is_ended_ends_its_command_which_has_a_moment_for_it() {
 #[tokio::test]
 async fn a_command_that_does_not_listen_is_killed_after_the_grace() {
     let server = Server::start();
-    let script = "trap '' TERM; echo here $$ >&2; while :; do sleep 0.1; done";
-    let (mut running, pid) = linked(server.address, &["b", "--ttl", "200ms", "--grace", "100ms"], script);
+    let script = "trap '' TERM; echo here $$ >&2; while :; do sleep 0.01; done";
+    let (mut running, pid) = linked(server.address, &["b", "--grace", "100ms"], script);
+
+    server.client().await.stop("b").await.unwrap();
+
+    let line = running.line("lost");
+    assert!(line.ends_with("it went down with NORMAL"), "{line}");
+    assert_eq!((running.code().await, is_alive(pid)), (1, false));
+}
+
+#[tokio::test]
+async fn a_command_lives_no_longer_than_its_bucket_may() {
+    let server = Server::start();
+    let mut events = follow(&server.client().await, "b").await;
+
+    let mut running = Running::start(link(server.address, &["b", "--ttl", "200ms", "--", "sleep", "1000"]));
+
     let line = running.line("lost");
     assert!(line.ends_with("it went down with EXPIRED"), "{line}");
-    assert_eq!((running.code().await, is_alive(pid)), (1, false));
+    assert_eq!((running.code().await, life(&mut events).await.1), (1, Reason::Expired));
 }
 
 #[tokio::test]
@@ -264,11 +279,11 @@ async fn killed_itself_it_keeps_the_name_until_the_last_child_of_its_command_is_
 async fn frozen_for_longer_than_its_lease_it_has_lost_and_knows_it_when_it_wakes() {
     let server = Server::start();
     let mut events = follow(&server.client().await, "b").await;
-    let (mut running, pid) = linked(server.address, &["b", "--lease", "1s"], STAY);
+    let (mut running, pid) = linked(server.address, &["b", "--lease", "2s"], STAY);
 
     running.signal("STOP");
     let (_, reason, detail) = life(&mut events).await;
-    assert_eq!((reason, detail.contains("lease of 1s")), (Reason::Noconnection, true), "{detail}");
+    assert_eq!((reason, detail.contains("lease of 2s")), (Reason::Noconnection, true), "{detail}");
     assert!(is_alive(pid), "nobody can help that: see the fencing token");
     running.signal("CONT");
 
@@ -310,7 +325,7 @@ async fn way_to(server: SocketAddr) -> (SocketAddr, oneshot::Sender<()>) {
         tokio::select! {
             _ = copy_bidirectional(&mut client, &mut server) => {}
             is_silent = silent => if is_silent.is_ok() {
-                pending().await // with both sockets in hand
+                pending::<()>().await; // with both sockets in hand
             },
         }
     });
