@@ -7,7 +7,7 @@ use std::{
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use pail::{
-    client::{self, Options, usage},
+    client::{self, Exec, Options, usage},
     config::Serve,
     serve,
 };
@@ -21,13 +21,15 @@ Examples:
   pail get shopping milk
   pail watch shopping                   tells when the bucket is no more, and why
   pail export backup.jsonl              everything as lines of JSON, which pail import reads
+  pail link backup -- ./backup          a lock: runs a command while it has the name
   pail shell                            the same as a conversation
 
 Exit codes:
   0  done
   1  the server refused, what was asked for is not there, a transaction's checks did not hold, or a file is no good
   2  the command line is wrong; nothing was sent
-  3  no answer: no server there, the connection was lost, or the time was up";
+  3  no answer: no server there, the connection was lost, or the time was up
+'pail link' exits with its command's own, if that has run to its end.";
 
 /// Named buckets of state over gRPC: isolated, supervised, watched, and they tell you when they die and why
 #[derive(Debug, Parser)]
@@ -53,6 +55,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(exec) = Exec::asked_for(std::env::args_os()) {
+        return exec.run();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage::exit(&error, &Cli::command()),

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, error::Error as StdError, io};
 
+use bytes::Bytes;
 use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -34,6 +35,10 @@ pub(super) enum Error {
     Call(Status),
     /// A transaction was answered, and its checks did not hold.
     NotHeld,
+    /// A command that was to run under a bucket could not, or not to its end.
+    Aborted { words: String, exit_code: u8 },
+    /// A command that ran under a bucket ended with this status; it has said itself why.
+    Command(u8),
     /// Our own output can't be written.
     Output(io::Error),
     /// A file can't be read or written, or what it holds is wrong; the words say which, and how.
@@ -66,7 +71,7 @@ impl From<io::Error> for Error {
 
 impl Error {
     /// The connection attempt failed.
-    pub(super) fn unreachable(error: &tonic::transport::Error) -> Self {
+    pub(super) fn unreachable(error: &(dyn StdError + 'static)) -> Self {
         Self::Unreachable(root_cause(error))
     }
 
@@ -80,6 +85,34 @@ impl Error {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => EXIT_OK,
             Self::Output(_) | Self::NotHeld | Self::File(_) => EXIT_REFUSED,
             Self::AtLine(at) => at.why.exit_code(),
+            Self::Aborted { exit_code, .. } | Self::Command(exit_code) => *exit_code,
+        }
+    }
+
+    /// Whether the same may go well a little later.
+    #[must_use]
+    pub(super) fn may_pass(&self) -> bool {
+        let reason = self.reason();
+        let passing = ["DRAINING", "OVERLOADED", "WATCHER_LAGGED", "PANIC"];
+        self.exit_code() == EXIT_NO_ANSWER || passing.iter().any(|passing| reason.as_deref() == Some(passing))
+    }
+
+    /// A fact that pail gave with this reason.
+    #[must_use]
+    pub(super) fn fact(&self, reason: &str, key: &str) -> Option<String> {
+        let Self::Call(status) = self else { return None };
+        let (_, mut facts) = pail_info(status).filter(|(given, _)| given == reason)?;
+        facts.remove(key)
+    }
+
+    /// The same answer, in words that say what to do here.
+    #[must_use]
+    pub(super) fn in_words(self, words: String) -> Self {
+        match self {
+            Self::Call(status) => {
+                Self::Call(Status::with_details(status.code(), words, Bytes::copy_from_slice(status.details())))
+            }
+            other => other,
         }
     }
 
@@ -126,6 +159,8 @@ impl Error {
             Self::NotHeld if options.output == Format::Json => None, // the answer has said it
             Self::NotHeld => local("FAILED_PRECONDITION", "NOT_HELD", "the checks did not hold".to_owned()),
             Self::Output(error) => local("UNKNOWN", "OUTPUT", format!("cannot write the output: {error}")),
+            Self::Command(_) => None,
+            Self::Aborted { words, .. } => local("ABORTED", "COMMAND_ABORTED", words.clone()),
             Self::Usage(message) => local("INVALID_ARGUMENT", "USAGE", message.clone()),
             Self::File(message) => local("FAILED_PRECONDITION", "FILE", message.clone()),
             Self::AtLine(at) => {
@@ -196,7 +231,7 @@ fn pail_info(status: &Status) -> Option<(String, BTreeMap<String, String>)> {
 }
 
 /// What lies at the bottom of it: "transport error" helps nobody.
-fn root_cause(error: &(dyn StdError + 'static)) -> String {
+pub(super) fn root_cause(error: &(dyn StdError + 'static)) -> String {
     let cause = causes(error).last().map_or_else(String::new, ToString::to_string);
     cause.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
@@ -242,6 +277,20 @@ mod tests {
         assert_eq!(Error::Unreachable(String::new()).exit_code(), 3);
         assert_eq!(Error::NotHeld.exit_code(), 1);
         assert_eq!(Error::Usage(String::new()).exit_code(), 2);
+    }
+
+    #[test]
+    fn what_may_pass_is_what_another_attempt_may_not_meet() {
+        assert!(lost().may_pass() && refused(Reason::Draining).may_pass() && refused(Reason::Overloaded).may_pass());
+        assert!(!refused(Reason::BucketExists).may_pass() && !Error::Usage(String::new()).may_pass());
+    }
+
+    #[test]
+    fn other_words_leave_the_reason_and_the_facts() {
+        let error = refused(Reason::BucketExists).in_words("taken".to_owned());
+        assert_eq!(error.line(&Options::for_test()).unwrap(), "pail: taken (BUCKET_EXISTS)");
+        assert_eq!(error.fact("BUCKET_EXISTS", "bucket").as_deref(), Some("shopping"));
+        assert_eq!(error.fact("BUCKET_NOT_FOUND", "bucket"), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::net::TcpListener;
-use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tokio_stream::{Stream, StreamExt as _, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use super::Options;
@@ -17,7 +17,7 @@ use crate::{
     limits::Limits,
     pb::{
         bucket_service_server::{BucketService, BucketServiceServer},
-        watch_response as watch, *,
+        link_response as link, watch_response as watch, *,
     },
     registry::Registry,
     server,
@@ -190,7 +190,31 @@ impl BucketService for Fake {
         Err(Status::unimplemented(""))
     }
 
-    async fn link(&self, _: Request<Streaming<LinkRequest>>) -> Answer<Self::LinkStream> {
-        Err(Status::unimplemented(""))
+    /// Links to anything. It moves the first stream, and tells on the one that takes over what it was asked: the bucket ends
+    /// with that as its detail. "stays" has no second stream.
+    async fn link(&self, request: Request<Streaming<LinkRequest>>) -> Answer<Self::LinkStream> {
+        let answer = |id, response| Ok(LinkResponse { id, response: Some(response) });
+        let mut requests = request.into_inner();
+        let (id, LinkBucket { bucket, bucket_id, link_id, .. }) = loop {
+            match requests.message().await? {
+                Some(LinkRequest { id, request: Some(link_request::Request::Link(link)) }) => break (id, link),
+                Some(_) => {}
+                None => return Err(Failure::new(Reason::InvalidOption, "nothing to link to").into()),
+            }
+        };
+        let linked = Linked { bucket: bucket.clone(), bucket_id: 7, link_id: 3 };
+        let linked = answer(id, link::Response::Linked(linked));
+        let then = match link_id {
+            None => vec![answer(0, link::Response::Moving(LinkMoving {}))],
+            Some(_) if bucket == "stays" => return Err(Failure::new(Reason::Draining, "the server is draining").into()),
+            Some(link_id) => {
+                let detail = format!("the heir of link {link_id} to bucket {}", bucket_id.unwrap_or_default());
+                let reason = crate::pb::Reason::Killed.into();
+                vec![answer(0, link::Response::Exit(LinkExit { bucket, bucket_id: 7, reason, detail }))]
+            }
+        };
+        // The first stream stays open, as it does until the server has told of all that has ended.
+        let open = tokio_stream::pending();
+        Ok(Response::new(Box::pin(tokio_stream::iter([linked]).chain(tokio_stream::iter(then)).chain(open))))
     }
 }

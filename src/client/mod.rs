@@ -10,6 +10,7 @@ use std::{
 
 use clap::Subcommand;
 
+mod backoff;
 mod dump;
 mod entries;
 mod error;
@@ -19,6 +20,7 @@ mod fake;
 mod import;
 mod json;
 mod lifecycle;
+mod link;
 mod options;
 mod output;
 mod progress;
@@ -31,6 +33,7 @@ mod watch;
 mod words;
 
 use error::{EXIT_OK, Error};
+pub use link::Exec;
 pub use options::{Address, Options};
 pub use output::Format;
 use output::Output;
@@ -53,6 +56,7 @@ pub enum Command {
     Watch(watch::Watch),
     Export(export::Export),
     Import(import::Import),
+    Link(link::Link),
     Shell(shell::Shell),
 }
 
@@ -91,6 +95,7 @@ async fn execute(command: Command, options: &Options, out: &mut Output<'_>) -> R
         Command::Watch(watch) => watch.run(options, out).await,
         Command::Export(export) => export.run(options, out).await,
         Command::Import(import) => import.run(options, out).await,
+        Command::Link(link) => link.run(options).await,
         Command::Shell(shell) => shell.run(options, out).await,
     }
 }

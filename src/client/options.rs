@@ -1,13 +1,15 @@
 //! What every client command takes: which server, how long to wait for it, and how to print what it says.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, io, str::FromStr, time::Duration};
 
 use clap::Args;
-use http::uri::Authority;
+use http::uri::{Authority, Uri};
+use hyper::rt;
 use tonic::{
     Request,
     transport::{Channel, Endpoint},
 };
+use tower_service::Service;
 
 use super::{error::Error, output::Format};
 use crate::{limits::CLIENT_BYTES_MAX, pb::bucket_service_client::BucketServiceClient};
@@ -41,13 +43,26 @@ pub struct Options {
 impl Options {
     /// Connects, within the timeout.
     pub(super) async fn connect(&self) -> Result<Client, Error> {
+        Ok(client(self.endpoint()?.connect().await.map_err(|error| Error::unreachable(&error))?))
+    }
+
+    /// The same, over a stream that is given.
+    pub(super) async fn connect_over<C>(&self, connector: C) -> Result<Client, Error>
+    where
+        C: Service<Uri, Error = io::Error, Future: Send> + Send + 'static,
+        C::Response: rt::Read + rt::Write + Send + Unpin,
+    {
+        let channel = self.endpoint()?.connect_with_connector(connector).await;
+        Ok(client(channel.map_err(|error| Error::unreachable(&error))?))
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, Error> {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.addr))
             .map_err(|error| Error::unreachable(&error))?
             .connect_timeout(self.timeout)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-        let channel = endpoint.connect().await.map_err(|error| Error::unreachable(&error))?;
-        Ok(BucketServiceClient::new(channel).max_decoding_message_size(CLIENT_BYTES_MAX))
+        Ok(endpoint)
     }
 
     /// A unary request, with the timeout as its deadline.
@@ -65,6 +80,10 @@ impl Options {
             timeout: Duration::from_secs(5),
         }
     }
+}
+
+fn client(channel: Channel) -> Client {
+    BucketServiceClient::new(channel).max_decoding_message_size(CLIENT_BYTES_MAX)
 }
 
 /// A host and a port.

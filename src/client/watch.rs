@@ -245,7 +245,7 @@ async fn exit_at_interrupt() {
 }
 
 /// The server is there and says nothing.
-fn silent(limit: Duration) -> Error {
+pub(super) fn silent(limit: Duration) -> Error {
     Status::unavailable(format!("silent for {limit:?}")).into()
 }
 

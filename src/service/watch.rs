@@ -97,7 +97,8 @@ impl Buckets {
             };
         };
         if request.registry_id.as_deref().is_some_and(|id| id != self.registry.id()) {
-            let words = "the revision is of another registry, or of an earlier life of this one: start again without it";
+            let words =
+                "the revision is of another registry, or of an earlier life of this one: start again without it";
             return Err(Failure::new(Reason::RevisionUnknown, words).field("registry_id"));
         }
         Ok(Some(Revision::new(after)))

@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 
 use super::{
-    cli::{Running, complaint, pail},
+    binary::{Running, complaint, pail},
     support::{Client, DEADLINE, Server, length, put, scan, until, value},
 };
 

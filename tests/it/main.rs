@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test that can't go on says so and stops
 
 mod add;
+mod binary;
 mod churn;
 mod cli;
 mod crash;
@@ -14,6 +15,7 @@ mod export;
 mod lag;
 mod lifecycle;
 mod limits;
+mod link_command;
 mod paging;
 mod promise;
 mod raw;

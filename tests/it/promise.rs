@@ -31,15 +31,21 @@ const TTL_MS_MAX: u64 = 40;
 const REASONS: [Reason; 4] = [Reason::Normal, Reason::Shutdown, Reason::Killed, Reason::Crashed];
 
 /// xorshift64: each goes its own way, the same for the same seed.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 16) % end
     }
+}
+
+/// Another one each time, unless `PAIL_SEED` says which.
+pub(crate) fn seed() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
+    std::env::var("PAIL_SEED").map_or(u64::from(now) | 1, |seed| seed.parse().unwrap())
 }
 
 fn name(n: u64) -> String {
@@ -257,8 +263,7 @@ async fn listen(watching: &mut Watching, seen: &mut Seen, stage: &Stage) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_seven_words_hold_under_churn() {
-    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
-    let seed = std::env::var("PAIL_SEED").map_or(u64::from(seed) | 1, |seed| seed.parse().unwrap());
+    let seed = seed();
     println!("PAIL_SEED={seed}");
     let mut seeds = Random(seed);
     let server = Server::start();

@@ -2,14 +2,8 @@
 
 use std::{mem, time::Duration};
 
-use super::super::error::{EXIT_NO_ANSWER, Error};
+use super::super::{backoff::Backoff, error::Error};
 use crate::pb::{Monitor, WatchRequest};
-
-/// The first wait before a connection is tried again; each further one is twice as long…
-const WAIT_MIN: Duration = Duration::from_millis(100);
-
-/// …up to this.
-const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How far a watch has come, and how to go on from there.
 #[derive(Debug, Default)]
@@ -23,7 +17,7 @@ pub(super) struct Place {
     monitors: Vec<Monitor>,
     /// Refs whose DOWN has come: they are not asked for again.
     fired: Vec<u64>,
-    waits: u32,
+    backoff: Backoff,
 }
 
 /// What to do about an error.
@@ -46,7 +40,7 @@ impl Place {
     pub(super) fn started(&mut self, registry_id: String, monitors: Vec<Monitor>) {
         (self.registry_id, self.monitors) = (registry_id, monitors);
         self.fired.clear();
-        self.waits = 0;
+        self.backoff.reset();
     }
 
     /// A response has been told of, whole.
@@ -70,15 +64,11 @@ impl Place {
         match error.reason().as_deref() {
             Some("REVISION_UNKNOWN" | "REVISION_COMPACTED") if self.revision != 0 => {
                 self.revision = 0;
-                return Next::Restart;
+                Next::Restart
             }
-            Some("DRAINING" | "OVERLOADED" | "WATCHER_LAGGED" | "PANIC") => {}
-            _ if error.exit_code() == EXIT_NO_ANSWER => {}
-            _ => return Next::Fail,
+            _ if error.may_pass() => Next::Resume(self.backoff.next()),
+            _ => Next::Fail,
         }
-        let wait = WAIT_MIN.saturating_mul(1 << self.waits.min(20)).min(WAIT_MAX);
-        self.waits += 1;
-        Next::Resume(wait)
     }
 
     /// The request that goes on from here; `None` where all that it asks for was told.
@@ -114,6 +104,7 @@ mod tests {
     use tonic::Status;
 
     use super::*;
+    use crate::client::backoff::{WAIT_MAX, WAIT_MIN};
     use crate::service::status::{Failure, Reason};
 
     fn refused(reason: Reason) -> Error {
