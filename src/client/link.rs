@@ -14,6 +14,8 @@ use std::{
     time::Duration,
 };
 
+use clap::Args;
+
 pub use self::command::Exec;
 use self::{
     command::{EXIT_NOT_RUN, Ended, Running},
@@ -29,7 +31,6 @@ use crate::{
     limits::LEASE_MIN,
     pb::{LinkBucket, LinkMode, Linked, Reason},
 };
-use clap::Args;
 
 /// Runs a command that lives and dies with a bucket: a lock, a presence, a dead-man's switch
 ///

@@ -206,6 +206,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_pail_link_asks_for_a_process_that_becomes_its_command() {
+        let asked_for = |args: &[&str]| Exec::asked_for(args.iter().map(OsString::from));
+        let exec = asked_for(&["pail", "link-exec", "7", "ls", "-l"]).unwrap();
+        assert_eq!((exec.parent, exec.command), (Pid::from_raw(7), vec!["ls".into(), "-l".into()]));
+        for others in [&["pail"][..], &["pail", "link", "b", "--", "ls"], &["pail", "link-exec", "b", "ls"]] {
+            assert!(asked_for(others).is_none());
+        }
+    }
+
+    #[test]
     fn an_end_is_told_as_shells_do() {
         let ended = |raw| Ended(ExitStatus::from_raw(raw));
         let told = |ended: Ended| (ended.exit_code(), ended.fault());
