@@ -146,7 +146,7 @@ impl Link {
         loop {
             match self.attempt(options).await {
                 Ok(Some(held)) => return Ok(held),
-                Ok(None) => backoff.reset(), // it was there, and has gone: at once, before others
+                Ok(None) => backoff.reset(), // it was taken and is free: at once, for others wait too
                 Err(error) if self.wait && error.may_pass() => {
                     let wait = backoff.next();
                     writeln!(io::stderr(), "{}", error.line(options).unwrap_or_default())?;
