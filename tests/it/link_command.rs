@@ -1,5 +1,5 @@
-//! `pail link`: a bucket lives for as long as a command runs, the command for as long as the bucket lives, and of two who
-//! want the same name one at a time has it.
+//! `pail link`: a bucket lives for as long as a command runs, the command for as long as the bucket lives, and of two
+//! who want the same name one at a time has it.
 
 use std::{
     collections::HashMap,
@@ -313,8 +313,8 @@ async fn a_server_that_drains_ends_the_command_with_its_bucket() {
     server.ended().await;
 }
 
-/// The way of one connection to a server. Once it is told to be silent, nothing arrives any more, and nobody is told; once
-/// that can't be told any more, it breaks.
+/// The way of one connection to a server. Once it is told to be silent, nothing arrives any more, and nobody is told;
+/// once that can't be told any more, it breaks.
 async fn way_to(server: SocketAddr) -> (SocketAddr, oneshot::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -394,8 +394,8 @@ const MARK_BYTES: usize = 16;
 /// Far longer than all rounds take.
 const ROUNDS_DEADLINE: Duration = Duration::from_secs(180);
 
-/// One who wants the lock, again and again, and is sometimes killed: at any moment, or at work. Returns how often it was not,
-/// and so must have left all its marks.
+/// One who wants the lock, again and again, and is sometimes killed: at any moment, or at work. Returns how often it
+/// was not, and so must have left all its marks.
 fn contend(address: SocketAddr, log: &str, rounds: &AtomicUsize, mut random: Random) -> usize {
     let mark = format!("printf %s $PAIL_BUCKET_ID >> {log}");
     let script = format!("echo at work; i=0; while [ $i -lt {MARKS} ]; do {mark}; i=$((i+1)); done");

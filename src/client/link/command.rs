@@ -1,12 +1,13 @@
 //! The command that runs under a bucket, as a child process that does not outlive `pail link`.
 //!
-//! On Linux the kernel sees to that: a process can ask to be killed when its parent ends. It must ask itself, so `pail link`
-//! starts itself again as [`Exec`], which asks, makes sure that the parent is still there, and then becomes the command.
-//! The parent that counts is the *thread* that started it: this must be one that lives as long as `pail link`, which the
-//! main thread does. The kernel kills the command alone, not the command's own children.
+//! On Linux the kernel sees to that: a process can ask to be killed when its parent ends. It must ask itself, so pail
+//! is started again as [`Exec`], which asks, makes sure that the parent is still there, and then becomes the command.
+//! The parent that counts is the *thread* that started it: this must be one that lives as long as `pail link`, which
+//! the main thread does. The kernel kills the command alone, not the command's own children.
 //!
-//! What we send by ourselves reaches these too, where there is no terminal: then the command is the head of a process group.
-//! On a terminal it stays in ours, because the terminal lets only one group read from it and sends Ctrl-C to all of it.
+//! What we send by ourselves reaches these too, where there is no terminal: then the command is the head of a process
+//! group. On a terminal it stays in ours, because the terminal lets only one group read from it and sends Ctrl-C to all
+//! of it.
 
 use std::{
     ffi::OsString,
@@ -55,8 +56,8 @@ enum Scope {
 }
 
 impl Running {
-    /// Starts a command, which gets these variables and holds the socket. To be called on a thread that lives as long as the
-    /// process.
+    /// Starts a command, which gets these variables and holds the socket. To be called on a thread that lives as long
+    /// as the process.
     pub(super) fn start(words: &[OsString], variables: &[(&str, String)], socket: OwnedFd) -> io::Result<Self> {
         let scope = if File::open("/dev/tty").is_ok() { Scope::Terminal } else { Scope::Group };
         let mut command = Command::new(own_binary()?);
