@@ -190,8 +190,8 @@ impl BucketService for Fake {
         Err(Status::unimplemented(""))
     }
 
-    /// Links to anything. It moves the first stream, and tells on the one that takes over what it was asked: the bucket ends
-    /// with that as its detail. "stays" has no second stream.
+    /// Links to anything. It moves the first stream, and tells on the one that takes over what it was asked: the bucket
+    /// ends with that as its detail. "stays" has no second stream.
     async fn link(&self, request: Request<Streaming<LinkRequest>>) -> Answer<Self::LinkStream> {
         let answer = |id, response| Ok(LinkResponse { id, response: Some(response) });
         let mut requests = request.into_inner();

@@ -14,6 +14,8 @@ use std::{
     time::Duration,
 };
 
+use clap::Args;
+
 pub use self::command::Exec;
 use self::{
     command::{EXIT_NOT_RUN, Ended, Running},
@@ -29,26 +31,27 @@ use crate::{
     limits::LEASE_MIN,
     pb::{LinkBucket, LinkMode, Linked, Reason},
 };
-use clap::Args;
 
 /// Runs a command that lives and dies with a bucket: a lock, a presence, a dead-man's switch
 ///
-/// Creates the bucket, links to it, and runs the command. When the command ends, the bucket is stopped: with NORMAL for status
-/// 0, else with CRASHED and "exit 3" or "signal 9"; and `pail link` exits with the command's status (128 and the number of
-/// a signal). Where the name is taken, nothing is run. Killed itself, `pail link` takes the command with it (on Linux), and the
-/// bucket goes down with NOCONNECTION when the command is dead; if its children live on, when the lease is over.
+/// Creates the bucket, links to it, and runs the command. When the command ends, the bucket is stopped: with NORMAL for
+/// status 0, else with CRASHED and "exit 3" or "signal 9"; and `pail link` exits with the command's status (128 and the
+/// number of a signal). Where the name is taken, nothing is run. Killed itself, `pail link` takes the command with it
+/// (on Linux), and the bucket goes down with NOCONNECTION when the command is dead; if its children live on, when the
+/// lease is over.
 ///
-/// And when the bucket goes, so does the command. Ended by somebody, or by its --ttl: SIGTERM, and after the --grace SIGKILL.
-/// The connection is lost: SIGKILL at once, for the name is free at once. The server is silent: SIGKILL before the --lease is
-/// over. Where there is no terminal, its children are signalled too.
+/// And when the bucket goes, so does the command. Ended by somebody, or by its --ttl: SIGTERM, and after the --grace
+/// SIGKILL. The connection is lost: SIGKILL at once, for the name is free at once. The server is silent: SIGKILL before
+/// the --lease is over. Where there is no terminal, its children are signalled too.
 ///
-/// With --share the bucket may be there already, and others may be linked to it. Status 0 is then a good-bye: the bucket
-/// lives on. A fault ends it, and with it the commands of all the others. Create it with --idle-ttl before, and it
-/// goes when nobody has been linked to it for so long.
+/// With --share the bucket may be there already, and others may be linked to it. Status 0 is then a good-bye: the
+/// bucket lives on. A fault ends it, and with it the commands of all the others. Create it with --idle-ttl before, and
+/// it goes when nobody has been linked to it for so long.
 ///
-/// The command finds PAIL_BUCKET, PAIL_BUCKET_ID and PAIL_ADDR in its environment. PAIL_BUCKET_ID is a fencing token: who
-/// takes the name later has a greater one. A lock over a network can not promise more than that its holder is told; a
-/// process that is frozen hears nothing. So let what the lock protects refuse a smaller token than the greatest it has seen.
+/// The command finds PAIL_BUCKET, PAIL_BUCKET_ID and PAIL_ADDR in its environment. PAIL_BUCKET_ID is a fencing token:
+/// who takes the name later has a greater one. A lock over a network can not promise more than that its holder is told;
+/// a process that is frozen hears nothing. So let what the lock protects refuse a smaller token than the greatest it
+/// has seen.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -94,8 +97,8 @@ fn not_run(what: &str, error: &io::Error) -> Error {
     Error::Aborted { words: format!("{what}: {}", root_cause(error)), exit_code: EXIT_NOT_RUN }
 }
 
-/// A server gives up a connection that leaves its HTTP/2 pings unanswered for 10 s and 5 s more. A longer lease would let a
-/// command run on when its bucket is down.
+/// A server gives up a connection that leaves its HTTP/2 pings unanswered for 10 s and 5 s more. A longer lease would
+/// let a command run on when its bucket is down.
 const LEASE_MAX: Duration = Duration::from_secs(15);
 
 fn lease(text: &str) -> Result<Duration, String> {
@@ -145,7 +148,7 @@ impl Link {
         loop {
             match self.attempt(options).await {
                 Ok(Some(held)) => return Ok(held),
-                Ok(None) => backoff.reset(), // it was there, and has gone: at once, before others
+                Ok(None) => backoff.reset(), // it was taken and is free: at once, for others wait too
                 Err(error) if self.wait && error.may_pass() => {
                     let wait = backoff.next();
                     writeln!(io::stderr(), "{}", error.line(options).unwrap_or_default())?;

@@ -1,12 +1,13 @@
 //! The command that runs under a bucket, as a child process that does not outlive `pail link`.
 //!
-//! On Linux the kernel sees to that: a process can ask to be killed when its parent ends. It must ask itself, so `pail link`
-//! starts itself again as [`Exec`], which asks, makes sure that the parent is still there, and then becomes the command.
-//! The parent that counts is the *thread* that started it: this must be one that lives as long as `pail link`, which the
-//! main thread does. The kernel kills the command alone, not the command's own children.
+//! On Linux the kernel sees to that: a process can ask to be killed when its parent ends. It must ask itself, so pail
+//! is started again as [`Exec`], which asks, makes sure that the parent is still there, and then becomes the command.
+//! The parent that counts is the *thread* that started it: this must be one that lives as long as `pail link`, which
+//! the main thread does. The kernel kills the command alone, not the command's own children.
 //!
-//! What we send by ourselves reaches these too, where there is no terminal: then the command is the head of a process group.
-//! On a terminal it stays in ours, because the terminal lets only one group read from it and sends Ctrl-C to all of it.
+//! What we send by ourselves reaches these too, where there is no terminal: then the command is the head of a process
+//! group. On a terminal it stays in ours, because the terminal lets only one group read from it and sends Ctrl-C to all
+//! of it.
 
 use std::{
     ffi::OsString,
@@ -55,8 +56,8 @@ enum Scope {
 }
 
 impl Running {
-    /// Starts a command, which gets these variables and holds the socket. To be called on a thread that lives as long as the
-    /// process.
+    /// Starts a command, which gets these variables and holds the socket. To be called on a thread that lives as long
+    /// as the process.
     pub(super) fn start(words: &[OsString], variables: &[(&str, String)], socket: OwnedFd) -> io::Result<Self> {
         let scope = if File::open("/dev/tty").is_ok() { Scope::Terminal } else { Scope::Group };
         let mut command = Command::new(own_binary()?);
@@ -204,6 +205,16 @@ fn not_run(command: &[OsString], error: &io::Error) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_pail_link_asks_for_a_process_that_becomes_its_command() {
+        let asked_for = |args: &[&str]| Exec::asked_for(args.iter().map(OsString::from));
+        let exec = asked_for(&["pail", "link-exec", "7", "ls", "-l"]).unwrap();
+        assert_eq!((exec.parent, exec.command), (Pid::from_raw(7), vec!["ls".into(), "-l".into()]));
+        for others in [&["pail"][..], &["pail", "link", "b", "--", "ls"], &["pail", "link-exec", "b", "ls"]] {
+            assert!(asked_for(others).is_none());
+        }
+    }
 
     #[test]
     fn an_end_is_told_as_shells_do() {

@@ -1,10 +1,10 @@
 //! A connection whose socket the command holds too.
 //!
-//! When a process is killed, its sockets are closed before anyone who depends on it can be told. So if `pail link` alone held
-//! the connection, the server would see the end of it while the command still ran, and could give the bucket's name to
-//! another. But the command inherits the socket, as it inherits standard input: the server sees the end of the connection
-//! only when the last process that holds it is gone. If children of the command live on, that is not before they end, or,
-//! as nobody sends pings, before the lease is over.
+//! When a process is killed, its sockets are closed before anyone who depends on it can be told. So if `pail link`
+//! alone held the connection, the server would see the end of it while the command still ran, and could give the
+//! bucket's name to another. But the command inherits the socket, as it inherits standard input: the server sees the
+//! end of the connection only when the last process that holds it is gone. If children of the command live on, that is
+//! not before they end, or, as nobody sends pings, before the lease is over.
 
 use std::{
     future::{Ready, ready},

@@ -1,8 +1,9 @@
 //! When a holder that hears nothing gives up.
 //!
-//! The server counts a client as dead one lease after the last request that it *read*. The client knows when it *sent* each
-//! request, and an answer proves that the server read it after that. So not before one lease after the sending of the last
-//! request that was answered may the server give the bucket's name to another. By then the command must be dead:
+//! The server counts a client as dead one lease after the last request that it *read*. The client knows when it *sent*
+//! each request, and an answer proves that the server read it after that. So not before one lease after the sending of
+//! the last request that was answered may the server give the bucket's name to another. By then the command must be
+//! dead:
 //!
 //! ```text
 //! sent, and answered later                       the server may give the name away
@@ -12,14 +13,14 @@
 //! 0                1/3               2/3      5/6       1 lease
 //! ```
 //!
-//! SIGKILL comes at 5/6 of the lease, and SIGTERM before it, by the grace, though not before 2/3: so a ping, sent each third,
-//! has a third of the lease for its way and back. The last sixth is for what lies between a signal and the end of a process,
-//! and for clocks that do not run at the same rate.
+//! SIGKILL comes at 5/6 of the lease, and SIGTERM before it, by the grace, though not before 2/3: so a ping, sent each
+//! third, has a third of the lease for its way and back. The last sixth is for what lies between a signal and the end
+//! of a process, and for clocks that do not run at the same rate.
 //!
-//! It rests on this process being run. One that is stopped (SIGSTOP) can signal nobody: its command runs on while another
-//! gets the name, until it is run again and finds that it is too late. So does one on a machine that was asleep, for a third
-//! of the lease at most. Only what the command writes to can tell the two holders apart, by the bucket's id, which is greater
-//! for the later one.
+//! It rests on this process being run. One that is stopped (SIGSTOP) can signal nobody: its command runs on while
+//! another gets the name, until it is run again and finds that it is too late. So does one on a machine that was
+//! asleep, for a third of the lease at most. Only what the command writes to can tell the two holders apart, by the
+//! bucket's id, which is greater for the later one.
 
 use std::time::Duration;
 

@@ -95,7 +95,7 @@ impl Hold {
                         }
                         _ => self.fence.prove(Duration::from_micros(answer.id)),
                     },
-                    Ok(None) => return self.severed(&Status::unavailable("the server ended the stream").into(), options),
+                    Ok(None) => return self.severed(&stream_ended().into(), options),
                     Err(status) => return self.severed(&status.into(), options),
                 },
                 () = sleep(wake_at.saturating_sub(now())) => {
@@ -112,14 +112,15 @@ impl Hold {
         }
     }
 
-    /// Takes the link over, from a stream that the server is about to end. Where the server itself goes, this fails, and the
-    /// buckets go with it.
+    /// Takes the link over, from a stream that the server is about to end. Where the server itself goes, this fails,
+    /// and the buckets go with it.
     async fn move_on(&mut self, options: &Options) -> Result<(), Error> {
         let Linked { bucket, bucket_id, link_id } = self.linked.clone();
         let (bucket_id, link_id) = (Some(bucket_id), Some(link_id));
         let ask = LinkBucket { bucket, bucket_id, mode: LinkMode::MustExist.into(), link_id, ttl: None };
         let taking_over = async {
-            // The command holds the old socket and not this one: from here on a kill is noticed before the command is gone.
+            // The command holds the old socket and not this one: from here on a kill is noticed before the command is
+            // gone.
             let Connection { client, .. } = Connection::open(options).await?;
             link(client, ask, self.times.lease, options).await
         };
@@ -200,7 +201,7 @@ async fn link(mut client: Client, ask: LinkBucket, lease: Duration, options: &Op
                 Some(Some(Response::Linked(linked))) => return Ok((answers, linked)),
                 Some(Some(Response::Error(status))) => return Err(refusal(&status)),
                 Some(_) => {} // a heartbeat; or that it moves, and then the end says why
-                None => return Err(Status::unavailable("the server ended the stream")),
+                None => return Err(stream_ended()),
             }
         }
     };
@@ -211,6 +212,10 @@ async fn link(mut client: Client, ask: LinkBucket, lease: Duration, options: &Op
 /// The answer to one request, as the error that it would be by itself.
 fn refusal(status: &tonic_types::Status) -> Status {
     Status::with_details(status.code.into(), status.message.clone(), status.encode_to_vec().into())
+}
+
+fn stream_ended() -> Status {
+    Status::unavailable("the server ended the stream")
 }
 
 fn time_is_up() -> Error {
