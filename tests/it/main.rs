@@ -3,7 +3,6 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test that can't go on says so and stops
 
 mod add;
-mod churn;
 mod cli;
 mod crash;
 mod deadline;
