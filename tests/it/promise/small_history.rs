@@ -23,7 +23,7 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use super::{
-    super::support::{Client, DEADLINE, Server, prefix, refused, soon},
+    super::support::{Client, DEADLINE, Server, Watching, prefix, refused, soon},
     random,
     watchers::facts,
     writers::{Notes, WRITERS, Writer},
@@ -59,26 +59,40 @@ async fn is_long_gone(registry: &Registry, revision: u64) {
     .await;
 }
 
+/// The ids of what lives as the watch is synced; `None` where the history is too small even for that.
+async fn snapshot(watching: &mut Watching) -> Option<HashSet<u64>> {
+    watching.started().await;
+    let mut living = HashSet::new();
+    loop {
+        match watching.response().await {
+            Ok(Some(Response::Events(batch))) => {
+                // What lives, and what has happened since the watch began.
+                for event in batch.events.into_iter().filter_map(|event| event.event) {
+                    let id = facts(&event).1;
+                    let is_news = match &event {
+                        Event::Created(_) => living.insert(id),
+                        _ => living.remove(&id),
+                    };
+                    assert!(is_news, "a life begins once and ends once: {event:?}");
+                }
+            }
+            Ok(Some(Response::Synced(_))) => return Some(living),
+            Ok(other) => panic!("{other:?}"),
+            Err(status) => {
+                // There is no revision yet to resume from.
+                refused(Err::<(), _>(status), Code::ResourceExhausted, "WATCHER_LAGGED", &[]);
+                return None;
+            }
+        }
+    }
+}
+
 /// Takes a snapshot, reads, stops reading until it lags, comes back too late, and begins anew.
 async fn watch(client: Client, registry: Registry) -> Vec<Part> {
     let mut parts = Vec::new();
     while parts.len() < CYCLES {
         let mut watching = client.watch(prefix("")).await.unwrap();
-        watching.started().await;
-        let mut living = HashSet::new();
-        // Twenty names are one page, and nothing comes in between.
-        loop {
-            match watching.response().await.unwrap().unwrap() {
-                Response::Events(batch) => {
-                    for event in batch.events.into_iter().filter_map(|event| event.event) {
-                        assert!(matches!(&event, Event::Created(created) if created.initial), "{event:?}");
-                        living.insert(facts(&event).1);
-                    }
-                }
-                Response::Synced(_) => break,
-                other => panic!("{other:?}"),
-            }
-        }
+        let Some(living) = snapshot(&mut watching).await else { continue };
         let mut part = Part { from: watching.revision, living, events: Vec::new(), to: watching.revision };
 
         is_long_gone(&registry, part.from).await;
