@@ -32,7 +32,7 @@ use super::{
 const HISTORY_EVENTS: usize = 64;
 const WATCHERS: usize = 4;
 /// Each lags and comes back too late so often.
-const CYCLES: usize = 3;
+const CYCLES: usize = 2;
 /// What each death takes of the stream…
 const DETAIL_BYTES: usize = 800;
 /// …so that so many events are more than a stream holds for one who does not read, and than the history does.

@@ -190,8 +190,8 @@ impl Writer {
         }
     }
 
-    /// A client that creates up to two buckets and holds them for a moment. Then it says good-bye, is reset, or loses its
-    /// connection.
+    /// A client that creates up to two buckets and holds them for a moment. Then it is reset, loses its connection, or says
+    /// good-bye, before which the first bucket may be stopped, and take the second with it.
     async fn link(&mut self) {
         let raw = Raw::to(self.address, 1 << 20).await;
         let mut stream = raw.begin("Link", &[]).await.unread().await;
@@ -214,10 +214,14 @@ impl Writer {
         }
 
         self.pause(HOLD_MS_MAX).await;
-        match self.random.below(3) {
+        let how = self.random.below(4);
+        match how {
             0 => raw.cut(),
             1 => drop(stream),
             _ => {
+                if let (3, Some((bucket, _))) = (how, tied.first()) {
+                    self.stop(bucket.clone(), "a link's".to_owned()).await;
+                }
                 stream.end();
                 let status = stream.read().await.status;
                 if status.code() != Code::Ok {
