@@ -25,7 +25,7 @@
 //!     process::{Exit, Reason},
 //!     registry::{Registry, Target},
 //!     value::Value,
-//!     watch::{Kinds, NoticeKind, Update, Watch},
+//!     watch::{Initial, Kinds, NoticeKind, Update, Watch},
 //! };
 //!
 //! let limits = Limits::default();
@@ -37,8 +37,8 @@
 //! registry.ask(shopping, Put { key: milk, value: Value::Integer(1), ttl: None, expected: None })?;
 //! assert_eq!(registry.ask(shopping, Get { key: milk })?.1.version.0, 1);
 //!
-//! let kinds = Kinds { created: true, down: true };
-//! let watch = Watch::names(registry.clone(), &[shopping], kinds, None)?;
+//! let kinds = Kinds { created: true, down: true, entries: None };
+//! let watch = Watch::names(registry.clone(), &[shopping], kinds, Initial::Sent)?;
 //! registry.stop(shopping, &Exit::new(Reason::Killed, "enough milk"))?;
 //! registry.deliver(); // a server does that all the time: see `Registry::run`
 //!

@@ -89,6 +89,10 @@ pub struct Limits {
     #[arg(long, value_name = "BYTES", default_value_t = 128 * MIB, value_parser = bounded(KIB, 1 << 40))]
     pub history_bytes_max: usize,
 
+    /// Bytes of the changes of watched entries kept for watchers; one that falls behind them is WATCHER_LAGGED
+    #[arg(long, value_name = "BYTES", default_value_t = 64 * MIB, value_parser = bounded(KIB, 1 << 40))]
+    pub ring_bytes_max: usize,
+
     /// A Link that is silent for this long sends a heartbeat: seconds, or a number with ms or s. Proxies on the way must not
     /// call it idle sooner
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = time(HEARTBEAT_MIN, HEARTBEAT_MAX))]
@@ -143,6 +147,9 @@ pub const SNAPSHOT_PAGE_NAMES: usize = 64;
 /// Events that a watch takes from the log in one step, and packs into one response at most.
 pub const WATCH_BATCH_EVENTS: usize = 256;
 
+/// Changes of entries that a watch takes from the ring in one step, and that are announced in one.
+pub const RING_BATCH: usize = 256;
+
 /// A watch packs events into one response until it is about this large.
 pub const WATCH_BATCH_BYTES: usize = 16 * KIB;
 
@@ -196,6 +203,13 @@ pub const STATUS_DETAILS_BYTES_MAX: usize = 4 * KIB;
 /// Bytes of one answer that the client accepts, and of a value that it reads from a file or from standard input: a little
 /// above what a server sends by default, so that the server's own `TOO_LARGE` is what a user sees.
 pub const CLIENT_BYTES_MAX: usize = 4 * MIB + 64 * KIB;
+
+/// Bytes of one line of an export: an entry as large as an answer can be, each byte of it escaped as `\u0000` is, and the
+/// line's own words. A longer one is no line of an export.
+pub const EXPORT_LINE_BYTES_MAX: usize = 6 * CLIENT_BYTES_MAX + KIB;
+
+/// Bytes of an export that `import` sends in one message, unless a single entry is larger; it sends [`OPS_MAX`] lines at most.
+pub const IMPORT_BATCH_BYTES: usize = MIB;
 
 /// Bytes of one line that the shell reads; a longer one is answered with an error and skipped.
 pub const SHELL_LINE_BYTES_MAX: usize = 4 * MIB;
@@ -268,6 +282,7 @@ mod tests {
         );
         assert_eq!((limits.watch_names_max, limits.links_max, limits.detail_bytes_max), (10_000, 1_000, 1_024));
         assert_eq!((limits.history_events_max, limits.history_bytes_max), (1_000_000, 134_217_728));
+        assert_eq!(limits.ring_bytes_max, 67_108_864);
         assert_eq!(limits.link_heartbeat, Duration::from_secs(15));
         assert!(limits.memory_bytes_max > 0);
     }

@@ -20,11 +20,12 @@ Examples:
   pail put shopping milk 1
   pail get shopping milk
   pail watch shopping                   tells when the bucket is no more, and why
+  pail export backup.jsonl              everything as lines of JSON, which pail import reads
   pail shell                            the same as a conversation
 
 Exit codes:
   0  done
-  1  the server refused, what was asked for is not there, or a transaction's checks did not hold
+  1  the server refused, what was asked for is not there, a transaction's checks did not hold, or a file is no good
   2  the command line is wrong; nothing was sent
   3  no answer: no server there, the connection was lost, or the time was up";
 

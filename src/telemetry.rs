@@ -30,6 +30,9 @@ pub fn install(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error
     let lines = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
+        // A line that can't be written is lost. To complain of that on stderr, as is the default, panics where nobody reads
+        // it any more; and the panic's own line would panic again, which is the end of the process.
+        .log_internal_errors(false)
         .with_env_filter(EnvFilter::try_new(filter)?);
     match format {
         LogFormat::Text => lines.finish().try_init()?,

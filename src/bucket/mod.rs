@@ -5,6 +5,7 @@
 //! else is done, so nobody reads it. A bucket does not know the registry.
 
 pub mod cost;
+pub mod ring;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,10 @@ mod transact;
 
 use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
-use self::state::Slot;
+use self::{
+    ring::{Change, ChangeKind, Ring},
+    state::Slot,
+};
 pub use self::{
     state::Bucket,
     transact::{Check, Condition, Op, Place, Transact, TransactError, Transacted},
@@ -38,6 +42,8 @@ pub struct Env {
     pub timeline: Timeline,
     /// Who is to be woken when; with [`Tick`].
     pub alarms: Alarms<WeakProcess<Bucket>>,
+    /// What those who watch are told from.
+    pub ring: Arc<Ring>,
 }
 
 /// What never changes about a bucket.
@@ -246,7 +252,7 @@ impl Call<Put<'_>> for Bucket {
 
     fn handle_call(&mut self, put: Put<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
         crash_if_asked(put.key);
-        self.used(me, |bucket| {
+        self.change(me, |bucket| {
             bucket.expect(put.key, put.expected)?;
             bucket.put(put.key, put.value, bucket.due(put.ttl))
         })
@@ -292,7 +298,7 @@ impl Call<Delete<'_>> for Bucket {
 
     fn handle_call(&mut self, delete: Delete<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
         crash_if_asked(delete.key);
-        self.used(me, |bucket| {
+        self.change(me, |bucket| {
             bucket.expect(delete.key, delete.expected)?;
             let entry = bucket.delete(delete.key)?;
             Ok(Deleted { entry, version: bucket.summary().version })
@@ -316,7 +322,7 @@ impl Call<Add<'_>> for Bucket {
 
     fn handle_call(&mut self, add: Add<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
         crash_if_asked(add.key);
-        self.used(me, |bucket| bucket.add(add.key, add.delta, add.ttl))
+        self.change(me, |bucket| bucket.add(add.key, add.delta, add.ttl))
     }
 }
 
@@ -381,6 +387,18 @@ impl Call<Scan<'_>> for Bucket {
 
     fn handle_call(&mut self, scan: Scan<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
         self.used(me, |bucket| Ok(bucket.scan(scan)))
+    }
+}
+
+/// A [`Scan`] that does not use the bucket, for those who watch.
+#[derive(Clone, Copy, Debug)]
+pub struct Observe<'a>(pub Scan<'a>);
+
+impl Call<Observe<'_>> for Bucket {
+    type Reply = Result<ScanPage, Error>;
+
+    fn handle_call(&mut self, Observe(scan): Observe<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
+        self.look(me, |bucket| bucket.scan(scan))
     }
 }
 

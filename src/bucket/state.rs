@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use super::{Entry, Env, Error, Scan, ScanPage, Summary, Values, cost, times::Times};
+use super::{Change, ChangeKind, Entry, Env, Error, Scan, ScanPage, Summary, Values, cost, times::Times};
 use crate::{
     budget::{Charge, OverBudget},
     name::{BucketId, Key, Version, page_begin},
@@ -20,17 +20,26 @@ use crate::{
 pub struct Bucket {
     id: BucketId,
     env: Arc<Env>,
-    entries: BTreeMap<Box<str>, Record>,
+    entries: BTreeMap<Box<str>, Kept>,
     /// Boxed, and only there once something has a time to live: most buckets have none.
     times: Option<Box<Times>>,
     version: Version,
     charge: Charge,
     /// Part of the charge that is given back at the end of the call.
     freed: usize,
+    /// Boxed, and only there in a call that changes something that is watched.
+    record: Option<Box<Record>>,
+}
+
+/// What the call at hand has changed, for those who watch.
+#[derive(Debug)]
+struct Record {
+    name: Arc<str>,
+    changes: Vec<Change>,
 }
 
 #[derive(Debug)]
-struct Record {
+struct Kept {
     value: Value,
     version: Version,
 }
@@ -51,7 +60,7 @@ impl Bucket {
     pub fn new(id: BucketId, name: &str, env: &Arc<Env>) -> Result<Self, OverBudget> {
         let charge = env.budget.charge(cost::bucket(name))?;
         let (entries, version) = (BTreeMap::new(), Version::default());
-        Ok(Self { id, env: Arc::clone(env), entries, times: None, version, charge, freed: 0 })
+        Ok(Self { id, env: Arc::clone(env), entries, times: None, version, charge, freed: 0, record: None })
     }
 
     /// What there is to say of it.
@@ -98,6 +107,24 @@ impl Bucket {
         result
     }
 
+    /// The same, where what is done may change entries.
+    pub(super) fn change<R>(
+        &mut self,
+        me: &mut Context<'_, Self>,
+        work: impl FnOnce(&mut Self) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        self.record(me);
+        self.used(me, work)
+    }
+
+    /// Keeps a record of what this call changes, if anyone watches the bucket.
+    fn record(&mut self, me: &Context<'_, Self>) {
+        let name = &me.process().identity().name;
+        if self.record.is_none() && self.env.ring.wants(name) {
+            self.record = Some(Box::new(Record { name: Arc::clone(name), changes: Vec::new() }));
+        }
+    }
+
     /// Ends what is past its time: the bucket, or entries of it.
     fn expire(&mut self, me: &mut Context<'_, Self>) -> Result<(), Error> {
         let Some(times) = &self.times else { return Ok(()) };
@@ -109,16 +136,30 @@ impl Bucket {
             me.stop(Reason::Expired.into());
             return Err(Error::Expired);
         }
+        if times.first() <= now {
+            self.record(me);
+        }
         while let Some(key) = self.times.as_ref().and_then(|times| times.expired(now)) {
             self.version = self.version.next();
             // To take something out needs no room.
             self.exchange(&key, None)?;
+            self.note(&key, || ChangeKind::Expired);
         }
         Ok(())
     }
 
-    /// Gives back what was freed, and has the alarm go off no later than what is due first.
+    /// Notes a change that has just taken the bucket's version.
+    fn note(&mut self, key: &str, kind: impl FnOnce() -> ChangeKind) {
+        let Some(record) = &mut self.record else { return };
+        let (name, key) = (Arc::clone(&record.name), key.into());
+        record.changes.push(Change { name, id: self.id, key, version: self.version, kind: kind(), more: false });
+    }
+
+    /// Tells those who watch, gives back what was freed, and has the alarm go off no later than what is due first.
     fn settle(&mut self, me: &Context<'_, Self>) {
+        if let Some(record) = self.record.take() {
+            self.env.ring.append(record.changes);
+        }
         self.charge.shrink(std::mem::take(&mut self.freed));
         let Some(times) = &mut self.times else { return };
         let first = times.first();
@@ -186,30 +227,36 @@ impl Bucket {
 
     /// An entry's version; 0 for absent.
     pub(super) fn version_of(&self, key: Key<'_>) -> Version {
-        self.entries.get(key.as_str()).map_or(Version::default(), |record| record.version)
+        self.entries.get(key.as_str()).map_or(Version::default(), |kept| kept.version)
     }
 
     /// An entry's value.
     pub(super) fn value_of(&self, key: Key<'_>) -> Option<&Value> {
-        self.entries.get(key.as_str()).map(|record| &record.value)
+        self.entries.get(key.as_str()).map(|kept| &kept.value)
     }
 
     pub(super) fn get(&self, key: Key<'_>) -> Option<Entry> {
-        let record = self.entries.get(key.as_str())?;
-        let value = Some(record.value.clone());
-        Some(Entry { key: key.as_str().into(), value, version: record.version, due: self.due_of(key.as_str()) })
+        let kept = self.entries.get(key.as_str())?;
+        let value = Some(kept.value.clone());
+        Some(Entry { key: key.as_str().into(), value, version: kept.version, due: self.due_of(key.as_str()) })
     }
 
     pub(super) fn put(&mut self, key: Key<'_>, value: Value, due: Due) -> Result<Version, Error> {
         let version = self.version.next();
+        // Those who watch have a copy of their own.
+        let copy = self.record.is_some().then(|| value.clone());
         self.exchange(key.as_str(), Some(Slot { value, version, due }))?;
         self.version = version;
+        if let Some(value) = copy {
+            self.note(key.as_str(), || ChangeKind::Put { value, due });
+        }
         Ok(version)
     }
 
     pub(super) fn delete(&mut self, key: Key<'_>) -> Result<Option<Entry>, Error> {
         let Some(slot) = self.exchange(key.as_str(), None)? else { return Ok(None) };
         self.version = self.version.next();
+        self.note(key.as_str(), || ChangeKind::Deleted);
         Ok(Some(Entry::new(key.as_str(), slot)))
     }
 
@@ -255,14 +302,14 @@ impl Bucket {
             .peekable();
         let mut entries = Vec::new();
         let mut bytes = 0;
-        while let Some((key, record)) = found.peek() {
-            let value = (scan.values == Values::Included).then_some(&record.value);
+        while let Some((key, kept)) = found.peek() {
+            let value = (scan.values == Values::Included).then_some(&kept.value);
             bytes += key.len() + value.map_or(0, Value::heap_bytes) + ENTRY_ENCODED_BYTES;
             if entries.len() >= scan.items_max || (bytes > scan.bytes_max && !entries.is_empty()) {
                 break;
             }
             let (key, value) = ((*key).clone(), value.cloned());
-            entries.push(Entry { due: self.due_of(&key), key, value, version: record.version });
+            entries.push(Entry { due: self.due_of(&key), key, value, version: kept.version });
             found.next();
         }
         ScanPage { more: found.peek().is_some(), entries, version: self.version }
@@ -279,8 +326,8 @@ impl Bucket {
         }
         let place = |there: bool, entries| if there { cost::key(key) + cost::map(entries) } else { cost::map(entries) };
         let after = entries + usize::from(new.is_some()) - usize::from(old.is_some());
-        let had = place(old.is_some(), entries)
-            + old.map_or(0, |record| cost::value(&record.value) + cost_of_due(key, old_due));
+        let had =
+            place(old.is_some(), entries) + old.map_or(0, |kept| cost::value(&kept.value) + cost_of_due(key, old_due));
         let has = place(new.is_some(), after)
             + new.as_ref().map_or(0, |slot| cost::value(&slot.value) + cost_of_due(key, slot.due));
         self.charge_for(had, has)?;
@@ -292,15 +339,15 @@ impl Bucket {
         let old = match new {
             None => self.entries.remove(key),
             Some(Slot { value, version, .. }) => {
-                let record = Record { value, version };
+                let kept = Kept { value, version };
                 // An entry that is there keeps its key: to put again allocates nothing.
                 match self.entries.get_mut(key) {
-                    Some(there) => Some(std::mem::replace(there, record)),
-                    None => self.entries.insert(key.into(), record),
+                    Some(there) => Some(std::mem::replace(there, kept)),
+                    None => self.entries.insert(key.into(), kept),
                 }
             }
         };
-        Ok(old.map(|Record { value, version }| Slot { value, version, due: old_due }))
+        Ok(old.map(|Kept { value, version }| Slot { value, version, due: old_due }))
     }
 
     /// Charges for what takes `has` bytes and took `had`. What is freed is kept until the call is over.
@@ -318,9 +365,12 @@ impl Bucket {
         Ok(())
     }
 
-    /// Sets the version back, after everything else was put back.
+    /// Sets the version back, after everything else was put back: nothing has happened since.
     pub(super) fn rewind(&mut self, version: Version) {
         self.version = version;
+        if let Some(record) = &mut self.record {
+            record.changes.retain(|change| change.version <= version);
+        }
     }
 }
 

@@ -21,6 +21,7 @@ impl Fixture {
             budget: Budget::new(limits.memory_bytes_max),
             timeline: Timeline::new(Arc::clone(&clock) as Arc<dyn Clock>),
             alarms: Alarms::default(),
+            ring: Ring::new(limits.ring_bytes_max),
             limits,
         });
         let id = Revision::new(1 << 40).as_id();

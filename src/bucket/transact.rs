@@ -112,7 +112,7 @@ impl Call<Transact<'_>> for Bucket {
 
     fn handle_call(&mut self, transact: Transact<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
         let mut outcome = None;
-        self.used(me, |bucket| {
+        self.change(me, |bucket| {
             outcome = Some(bucket.transact(transact));
             Ok(())
         })?;

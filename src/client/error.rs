@@ -14,7 +14,7 @@ use crate::service::status::DOMAIN;
 
 /// Done; also where the reader of our output left early.
 pub(super) const EXIT_OK: u8 = 0;
-/// The server answered, with an error, or with checks that did not hold.
+/// The server answered, with an error, or with checks that did not hold; or a file is no good.
 pub(super) const EXIT_REFUSED: u8 = 1;
 /// The command line, or a value on it, is wrong; nothing was sent.
 pub(super) const EXIT_USAGE: u8 = 2;
@@ -36,6 +36,20 @@ pub(super) enum Error {
     NotHeld,
     /// Our own output can't be written.
     Output(io::Error),
+    /// A file can't be read or written, or what it holds is wrong; the words say which, and how.
+    File(String),
+    /// An import ended early.
+    AtLine(Box<AtLine>),
+}
+
+/// Where an import ended, and how it goes on.
+#[derive(Debug)]
+pub(super) struct AtLine {
+    pub(super) why: Error,
+    /// From 1. What stands before it is imported.
+    pub(super) line: u64,
+    /// The options that go on from here.
+    pub(super) go_on: String,
 }
 
 impl From<Status> for Error {
@@ -64,7 +78,8 @@ impl Error {
             Self::Call(status) if is_answer(status) => EXIT_REFUSED,
             Self::Unreachable(_) | Self::Call(_) => EXIT_NO_ANSWER,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => EXIT_OK,
-            Self::Output(_) | Self::NotHeld => EXIT_REFUSED,
+            Self::Output(_) | Self::NotHeld | Self::File(_) => EXIT_REFUSED,
+            Self::AtLine(at) => at.why.exit_code(),
         }
     }
 
@@ -73,6 +88,7 @@ impl Error {
     pub(super) fn reason(&self) -> Option<String> {
         match self {
             Self::Call(status) => Some(pail_info(status)?.0),
+            Self::AtLine(at) => at.why.reason(),
             _ => None,
         }
     }
@@ -111,6 +127,17 @@ impl Error {
             Self::NotHeld => local("FAILED_PRECONDITION", "NOT_HELD", "the checks did not hold".to_owned()),
             Self::Output(error) => local("UNKNOWN", "OUTPUT", format!("cannot write the output: {error}")),
             Self::Usage(message) => local("INVALID_ARGUMENT", "USAGE", message.clone()),
+            Self::File(message) => local("FAILED_PRECONDITION", "FILE", message.clone()),
+            Self::AtLine(at) => {
+                let AtLine { why, line, go_on } = &**at;
+                let mut report = why.report(options)?;
+                report.message = format!(
+                    "line {line}: {}; what stands before it is imported: go on with {go_on}",
+                    why.words(options)
+                );
+                report.metadata.insert("line".to_owned(), line.to_string());
+                Some(report)
+            }
             Self::Unreachable(why) => {
                 let message = format!(
                     "cannot reach {}: {why}; is 'pail serve' running there? Another address: --addr or PAIL_ADDR",

@@ -10,14 +10,18 @@ use std::{
 
 use clap::Subcommand;
 
+mod dump;
 mod entries;
 mod error;
+mod export;
 #[cfg(test)]
 mod fake;
+mod import;
 mod json;
 mod lifecycle;
 mod options;
 mod output;
+mod progress;
 mod shell;
 mod touch;
 mod txn;
@@ -47,6 +51,8 @@ pub enum Command {
     Touch(touch::Touch),
     Txn(txn::Txn),
     Watch(watch::Watch),
+    Export(export::Export),
+    Import(import::Import),
     Shell(shell::Shell),
 }
 
@@ -83,6 +89,8 @@ async fn execute(command: Command, options: &Options, out: &mut Output<'_>) -> R
         Command::Touch(touch) => touch.run(options, out).await,
         Command::Txn(txn) => txn.run(options, out).await,
         Command::Watch(watch) => watch.run(options, out).await,
+        Command::Export(export) => export.run(options, out).await,
+        Command::Import(import) => import.run(options, out).await,
         Command::Shell(shell) => shell.run(options, out).await,
     }
 }

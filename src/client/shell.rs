@@ -7,9 +7,14 @@
 mod grammar;
 mod terminal;
 
-use std::io::{self, BufRead, IsTerminal as _, Write, stdin};
+use std::{
+    io::{self, BufRead, IsTerminal as _, Write, stdin},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use clap::Args;
+
+use tokio::signal::ctrl_c;
 
 use self::grammar::{COMMANDS, Request};
 use super::{
@@ -18,7 +23,9 @@ use super::{
     lifecycle::{Description, each_bucket},
     options::{Client, Options},
     output::{Escaped, Format, Output, is_hostile},
-    touch, value,
+    touch,
+    txn::{Transaction, transact},
+    value,
 };
 use crate::{
     limits::SHELL_LINE_BYTES_MAX,
@@ -30,12 +37,15 @@ use crate::{
 
 /// Talks with the server, a command a line
 ///
-/// CREATE, PUT, GET, DELETE, ADD, TOUCH, LOOKUP, LIST, SCAN and STOP, in any case; HELP explains them. On a terminal it has a history
-/// and completes commands and the names of buckets. From a pipe it reads commands until the end and prints the answers.
+/// CREATE, PUT, GET, DELETE, ADD, TOUCH, TXN, LOOKUP, LIST, SCAN, STOP, WATCH, EXPORT and IMPORT, in any case; HELP explains
+/// them. A transaction is one line with semicolons in it, or TXN and the bucket, its lines, and END. On a terminal it has a
+/// history and completes commands and the names of buckets, and Ctrl-C ends a request. From a pipe it reads commands until
+/// the end and prints the answers.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   pail shell
+  echo 'TXN shop check stock present; add stock -1' | pail shell
   printf 'CREATE shopping\\nPUT shopping milk 1\\nGET shopping milk\\n' | pail shell")]
 pub struct Shell {}
 
@@ -44,12 +54,9 @@ impl Shell {
         if options.output == Format::Json {
             return Err(Error::Usage("the shell answers in text; leave '--output json' out".to_owned()));
         }
-        let session = Session { client: options.connect().await?, options };
-        if stdin().is_terminal() && out.is_terminal {
-            terminal::talk(session, out.to).await
-        } else {
-            session.read(stdin().lock(), out.to).await
-        }
+        let on_terminal = stdin().is_terminal() && out.is_terminal;
+        let session = Session { client: options.connect().await?, options, on_terminal, pending: None };
+        if on_terminal { terminal::talk(session, out.to).await } else { session.read(stdin().lock(), out.to).await }
     }
 }
 
@@ -57,6 +64,27 @@ impl Shell {
 struct Session<'a> {
     client: Client,
     options: &'a Options,
+    /// Whether Ctrl-C ends a request, and not the shell.
+    on_terminal: bool,
+    pending: Option<Pending>,
+}
+
+/// A transaction whose lines are still coming.
+struct Pending {
+    bucket: String,
+    /// None where they have become too many.
+    text: Option<String>,
+}
+
+impl Pending {
+    /// Takes a line, up to the bound of a line that holds them all.
+    fn take(&mut self, line: &str) {
+        self.text = self.text.take().filter(|text| text.len() + line.len() < SHELL_LINE_BYTES_MAX).map(|mut text| {
+            text.push_str(line.trim_end_matches(['\r', '\n']));
+            text.push('\n');
+            text
+        });
+    }
 }
 
 /// Whether the conversation goes on.
@@ -72,6 +100,10 @@ impl Session<'_> {
     async fn read(mut self, mut input: impl BufRead, out: &mut dyn Write) -> Result<(), Error> {
         while let Some(line) = next_line(&mut input)? {
             let next = match line {
+                Line::TooLong if self.pending.is_some() => {
+                    self.pending.iter_mut().for_each(|pending| pending.text = None);
+                    Next::Line
+                }
                 Line::TooLong => {
                     writeln!(out, "ERROR a line is at most {SHELL_LINE_BYTES_MAX} bytes (TOO_LARGE)")?;
                     Next::Line
@@ -83,13 +115,35 @@ impl Session<'_> {
                 break;
             }
         }
+        if self.pending.is_some() {
+            writeln!(out, "ERROR the transaction has no END, and nothing of it was done")?;
+        }
         Ok(())
     }
 
     /// Answers one line. What the server refuses is an answer; an error is only what leaves no answer.
     async fn answer(&mut self, line: &str, out: &mut dyn Write) -> Result<Next, Error> {
-        let outcome = match Request::parse(line) {
+        let request = match self.pending.take() {
+            None => Request::parse(line),
+            Some(Pending { bucket, text }) if line.trim().eq_ignore_ascii_case("END") => {
+                let Some(text) = text else {
+                    writeln!(out, "ERROR a transaction is at most {SHELL_LINE_BYTES_MAX} bytes (TOO_LARGE)")?;
+                    return Ok(Next::Line);
+                };
+                Ok(Some(Request::Txn { bucket, text }))
+            }
+            Some(mut pending) => {
+                pending.take(line);
+                self.pending = Some(pending);
+                return Ok(Next::Line);
+            }
+        };
+        let outcome = match request {
             Ok(None) => return Ok(Next::Line),
+            Ok(Some(Request::BeginTxn { bucket })) => {
+                self.pending = Some(Pending { bucket, text: Some(String::new()) });
+                return Ok(Next::Line);
+            }
             Ok(Some(Request::Quit)) => return Ok(Next::End),
             Ok(Some(request)) => self.execute(request, out).await,
             Err(grammar::Unknown) => {
@@ -99,18 +153,23 @@ impl Session<'_> {
         };
         match outcome {
             Ok(()) => writeln!(out, "OK")?,
-            Err(error @ Error::Call(_)) if error.exit_code() != EXIT_NO_ANSWER => match error.reason().as_deref() {
-                Some("BUCKET_NOT_FOUND" | "KEY_NOT_FOUND") => writeln!(out, "NOT FOUND")?,
+            Err(Error::NotHeld) => writeln!(out, "NOT HELD")?,
+            Err(error) if matches!(error, Error::Output(_)) || error.exit_code() == EXIT_NO_ANSWER => {
+                return Err(error);
+            }
+            Err(error) => match error.reason().as_deref() {
+                Some("BUCKET_NOT_FOUND" | "KEY_NOT_FOUND") if matches!(error, Error::Call(_)) => {
+                    writeln!(out, "NOT FOUND")?;
+                }
                 _ => writeln!(out, "ERROR {}", error.words(self.options))?,
             },
-            Err(error) => return Err(error),
         }
         Ok(Next::Line)
     }
 
     /// Carries a request out, and prints its rows.
     async fn execute(&mut self, request: Request, out: &mut dyn Write) -> Result<(), Error> {
-        let Self { client, options } = self;
+        let Self { client, options, on_terminal, .. } = self;
         match request {
             Request::Create { bucket } => {
                 client.create(options.request(CreateRequest { bucket, ..CreateRequest::default() })).await?;
@@ -155,15 +214,54 @@ impl Session<'_> {
                 })
                 .await?;
             }
+            Request::Txn { bucket, text } => {
+                let transaction = Transaction::parse(&text).map_err(|wrong| Error::Usage(wrong.to_string()))?;
+                transact(client, options, (bucket, None), transaction, &mut rows(out)).await?;
+            }
+            Request::Watch(watch) if *on_terminal => {
+                // Ctrl-C is how a watch is meant to end.
+                unless_interrupted(true, watch.tell(options, &mut rows(out))).await.unwrap_or(Ok(()))?;
+            }
+            Request::Watch(watch) => watch.run(options, &mut rows(out)).await?,
+            Request::Export(export) => {
+                let summary = unless_interrupted(*on_terminal, export.export(options, out, *on_terminal)).await;
+                let summary = summary.ok_or_else(|| Error::File("interrupted; go on with --resume".to_owned()))??;
+                writeln!(out, "{summary}")?;
+            }
+            Request::Import(import) => {
+                let place = AtomicU64::default();
+                let summary = unless_interrupted(*on_terminal, import.import(options, &place)).await;
+                let interrupted = || {
+                    let line = place.load(Ordering::Relaxed);
+                    Error::File(format!("interrupted; go on with --from-line {line} --merge"))
+                };
+                writeln!(out, "{}", summary.ok_or_else(interrupted)??)?;
+            }
+            Request::Link => {
+                return Err(Error::Usage("LINK runs a command: use 'pail link', outside of this shell".to_owned()));
+            }
             Request::Help => {
                 for command in &COMMANDS {
                     writeln!(out, "{:<24} {}", command.usage, command.what)?;
                 }
             }
-            Request::Quit => {}
+            Request::BeginTxn { .. } | Request::Quit => {} // answered where the session is
         }
         Ok(())
     }
+}
+
+/// Waits for the end of a request. On a terminal Ctrl-C ends the request, and not the shell: then there is none.
+async fn unless_interrupted<T>(on_terminal: bool, request: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        answer = request => Some(answer),
+        _ = ctrl_c(), if on_terminal => None,
+    }
+}
+
+/// Rows among the answers.
+fn rows(to: &mut dyn Write) -> Output<'_> {
+    Output { format: Format::Text, is_terminal: false, to }
 }
 
 /// A value as one line: as it is, or escaped where it would be more, or something else, than that.
@@ -198,8 +296,12 @@ mod tests {
         session_with(fake::serve().await, lines).await
     }
 
+    async fn session_at(options: &Options) -> Session<'_> {
+        Session { client: options.connect().await.unwrap(), options, on_terminal: false, pending: None }
+    }
+
     async fn session_with(options: Options, lines: impl AsRef<[u8]>) -> String {
-        let session = Session { client: options.connect().await.unwrap(), options: &options };
+        let session = session_at(&options).await;
         let mut out = Vec::new();
         session.read(lines.as_ref(), &mut out).await.unwrap();
         String::from_utf8(out).unwrap()
@@ -254,6 +356,61 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_transaction_is_one_line_or_several_up_to_end() {
+        let (options, _) = fake::serve_for_real().await;
+        let answers = session_with(
+            options,
+            "CREATE b\nTXN b check k absent; put k 'a; b'\nTXN b check k absent; put k 2; else; get k\n\
+             txn b\nadd n 2\n\n# a comment\nget n\nend\nTXN b\nGET k\nEAT k\nEND\nTXN nowhere get k\n\
+             TXN b\nPUT k lost\n",
+        )
+        .await;
+        assert_eq!(
+            answers,
+            "OK\nk\t1\tput\ttext\ta; b\nOK\nk\t1\tgot\ttext\ta; b\nNOT HELD\n\
+             n\t2\tadded\tinteger\t2\nn\t2\tgot\tinteger\t2\nOK\n\
+             ERROR line 2: \"EAT\" is none of check, put, add, delete, get and else\nNOT FOUND\n\
+             ERROR the transaction has no END, and nothing of it was done\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn no_line_of_a_transaction_that_is_too_long_is_taken_for_a_command() {
+        let (options, _) = fake::serve_for_real().await;
+        let long = "x".repeat(SHELL_LINE_BYTES_MAX + 1);
+        let half = "x".repeat(SHELL_LINE_BYTES_MAX / 2);
+        for lines in [format!("{long}\n"), format!("# {half}\n# {half}\n")] {
+            let lines = format!("CREATE b\nTXN b\n{lines}PUT b k v\nEND\nGET b k\n");
+            let answers = session_with(options.clone(), lines).await;
+            assert_eq!(answers, "OK\nERROR a transaction is at most 4194304 bytes (TOO_LARGE)\nNOT FOUND\n");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_exported_can_be_imported_and_a_watch_prints_its_lines_before_ok() {
+        let (options, _) = fake::serve_for_real().await;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a file").display().to_string();
+        let answers = session_with(
+            options,
+            format!(
+                "CREATE b\nPUT b k v\nEXPORT '{file}'\nEXPORT '{file}'\nSTOP b\nIMPORT '{file}'\nGET b k\n\
+                 IMPORT '{file}'\nWATCH nowhere\nLINK door\nEXPORT\n"
+            ),
+        )
+        .await;
+        let lines: Vec<_> = answers.lines().collect();
+        assert!(lines[2].starts_with("exported 1 bucket, 1 entry, "), "{answers}");
+        assert!(lines[4].starts_with(&format!("ERROR {file} is there already: ")), "{answers}");
+        assert!(lines[6].starts_with("imported 1 bucket, 1 entry, "), "{answers}");
+        assert!(lines[10].starts_with("ERROR line 2: bucket \"b\" is there already; "), "{answers}");
+        assert!(lines[11].contains("\tDOWN\tnowhere\t0\tNOPROC"), "{answers}");
+        assert_eq!((lines[3], lines[5], lines[7], lines[8], lines[9], lines[12]), ("OK", "OK", "OK", "v", "OK", "OK"));
+        assert_eq!(lines[13], "ERROR LINK runs a command: use 'pail link', outside of this shell");
+        assert_eq!(lines[14..], ["UNKNOWN COMMAND"]);
+    }
+
+    #[tokio::test]
     async fn quit_ends_the_session_and_the_end_of_the_input_does_too() {
         assert_eq!(session("LIST\nQUIT\nLIST\n").await, "OK\n");
         assert_eq!(session("LIST").await, "OK\n");
@@ -272,7 +429,7 @@ mod tests {
     #[tokio::test]
     async fn a_lost_connection_ends_the_session() {
         let options = fake::serve().await;
-        let mut session = Session { client: options.connect().await.unwrap(), options: &options };
+        let mut session = session_at(&options).await;
         let error = session.answer("GET b hang-up", &mut Vec::new()).await.unwrap_err();
         assert_eq!(error.exit_code(), EXIT_NO_ANSWER);
     }

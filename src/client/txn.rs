@@ -10,10 +10,10 @@ use std::{
 
 use clap::Args;
 
-use self::grammar::Transaction;
+pub(super) use self::grammar::Transaction;
 use super::{
     error::Error,
-    options::Options,
+    options::{Client, Options},
     output::{Escaped, Format, Output},
     value,
 };
@@ -67,20 +67,9 @@ pub struct Txn {
 
 impl Txn {
     pub(super) async fn run(self, options: &Options, out: &mut Output<'_>) -> Result<(), Error> {
-        let Transaction { checks, success, failure } = self.read()?;
-        let request = TransactRequest { bucket: self.name, bucket_id: self.id, checks, success, failure };
-        let (success, failure) = (request.success.clone(), request.failure.clone());
-        let answer = options.connect().await?.transact(options.request(request)).await?.into_inner();
-        if out.format == Format::Json {
-            out.json(&answer)?;
-        } else {
-            out.header("KEY\tVERSION\tWHAT\tKIND\tVALUE")?;
-            let ops = if answer.succeeded { success } else { failure };
-            for (op, result) in ops.iter().filter_map(|op| op.op.as_ref()).zip(&answer.results) {
-                writeln!(out.to, "{}", line(op, result))?;
-            }
-        }
-        if answer.succeeded { Ok(()) } else { Err(Error::NotHeld) }
+        let transaction = self.read()?;
+        let mut client = options.connect().await?;
+        transact(&mut client, options, (self.name, self.id), transaction, out).await
     }
 
     fn read(&self) -> Result<Transaction, Error> {
@@ -101,6 +90,29 @@ impl Txn {
         let text = String::from_utf8(bytes).map_err(|_| Error::Usage(format!("{name} is no text in UTF-8")))?;
         Transaction::parse(&text).map_err(|wrong| Error::Usage(format!("{name}, {wrong} (see 'pail txn --help')")))
     }
+}
+
+/// Sends a transaction to a bucket, of this id where there is one, and prints what became of it.
+pub(super) async fn transact(
+    client: &mut Client,
+    options: &Options,
+    (bucket, bucket_id): (String, Option<u64>),
+    Transaction { checks, success, failure }: Transaction,
+    out: &mut Output<'_>,
+) -> Result<(), Error> {
+    let request = TransactRequest { bucket, bucket_id, checks, success, failure };
+    let (success, failure) = (request.success.clone(), request.failure.clone());
+    let answer = client.transact(options.request(request)).await?.into_inner();
+    if out.format == Format::Json {
+        out.json(&answer)?;
+    } else {
+        out.header("KEY\tVERSION\tWHAT\tKIND\tVALUE")?;
+        let ops = if answer.succeeded { success } else { failure };
+        for (op, result) in ops.iter().filter_map(|op| op.op.as_ref()).zip(&answer.results) {
+            writeln!(out.to, "{}", line(op, result))?;
+        }
+    }
+    if answer.succeeded { Ok(()) } else { Err(Error::NotHeld) }
 }
 
 /// What became of an operation.

@@ -1,5 +1,6 @@
 //! `watch`: a line for each event, as it happens.
 
+mod exec;
 mod resume;
 
 use std::{
@@ -12,7 +13,10 @@ use serde_json::{Value as Json, json};
 use tokio::time::timeout;
 use tonic::Status;
 
-use self::resume::{Next, Place};
+use self::{
+    exec::Exec,
+    resume::{Next, Place},
+};
 use super::{
     error::{EXIT_INTERRUPTED, Error},
     json::{ToJson as _, reason_name},
@@ -29,9 +33,10 @@ use crate::{
 /// Tells what becomes of buckets: when each goes down, and why
 ///
 /// Prints a line for each event: the time, CREATED or DOWN, the name and the id; then, for a DOWN, the reason and the
-/// detail, and "initial" for a bucket that lived already. Names and incarnations get exactly one DOWN each (NOPROC where
-/// there is no such bucket), and after the last one the watch ends. A prefix is watched until Ctrl-C. JSON holds the
-/// stream's other messages too, and with each the revision to resume after.
+/// detail, and "initial" for a bucket that lived already. With --entries also PUT and DELETED, which have no time: the name,
+/// the id, the key, the version, and for a PUT the kind and the value; then "initial" or "expired". Names and incarnations get
+/// exactly one DOWN each (NOPROC where there is no such bucket), and after the last one the watch ends. A prefix is watched
+/// until Ctrl-C. JSON holds the stream's other messages too, and with each the revision to resume after.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -39,6 +44,8 @@ Examples:
   pail watch --prefix ''                     every bucket, for ever
   pail watch shopping --follow --resume      every bucket of this name, whatever becomes of the connection
   pail watch --prefix user/ --kinds down -o json
+  pail watch settings --entries --key-prefix web/
+  pail watch --prefix job/ --kinds down --exec 'jq -r .down.reason'
   pail watch --incarnation shopping:1764000000000001")]
 pub struct Watch {
     #[command(flatten)]
@@ -46,7 +53,16 @@ pub struct Watch {
     /// Only events of these kinds, with commas between them [default: all]
     #[arg(long, value_delimiter = ',', value_name = "KIND")]
     kinds: Vec<Kind>,
-    /// Leave out the buckets that live already
+    /// Tell of entries too: of those that are there, and then of what changes
+    #[arg(long)]
+    entries: bool,
+    /// Only entries whose keys begin with this
+    #[arg(long, value_name = "PREFIX", requires = "entries")]
+    key_prefix: Option<String>,
+    /// Leave out the values of entries
+    #[arg(long, requires = "entries")]
+    keys_only: bool,
+    /// Leave out what is there already
     #[arg(long)]
     skip_initial: bool,
     /// Go on after a DOWN, with every bucket of that name, for ever
@@ -55,9 +71,13 @@ pub struct Watch {
     /// Tell what happened after this revision, instead of what is there
     #[arg(long, value_name = "REVISION", conflicts_with = "skip_initial")]
     after: Option<u64>,
-    /// Connect again when the connection is lost, go on where it was, and say so on standard error
+    /// Connect again when the connection is lost, go on where it was, and say so on standard error. Entries are told anew then
     #[arg(long)]
     resume: bool,
+    /// Run this by sh for each event, one after the other, with the event as a line of JSON on its standard input, instead of
+    /// printing it. One that fails is told of on standard error, and the watch goes on
+    #[arg(long, value_name = "COMMAND")]
+    exec: Option<Exec>,
     /// How long the server may be silent before it sends a sign of life: 1s at least [default: 15s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     heartbeat: Option<Duration>,
@@ -85,6 +105,8 @@ struct Target {
 enum Kind {
     Created,
     Down,
+    Put,
+    Deleted,
 }
 
 impl From<Kind> for EventKind {
@@ -92,6 +114,8 @@ impl From<Kind> for EventKind {
         match kind {
             Kind::Created => Self::Created,
             Kind::Down => Self::Down,
+            Kind::Put => Self::Put,
+            Kind::Deleted => Self::Deleted,
         }
     }
 }
@@ -105,6 +129,11 @@ fn incarnation(text: &str) -> Result<Incarnation, &'static str> {
 impl Watch {
     pub(super) async fn run(self, options: &Options, out: &mut Output<'_>) -> Result<(), Error> {
         tokio::spawn(exit_at_interrupt());
+        self.tell(options, out).await
+    }
+
+    /// Tells what happens until the watch ends, or the caller drops it.
+    pub(super) async fn tell(self, options: &Options, out: &mut Output<'_>) -> Result<(), Error> {
         let mut place = Place::new(self.request(), self.after);
         while let Some(request) = place.request() {
             let Err(error) = self.stream(request, &mut place, options, out).await else { return Ok(()) };
@@ -161,7 +190,10 @@ impl Watch {
                         // The response's revision holds once its last event is handled; until then, the one before.
                         let mut json = event.to_json();
                         json["revision"] = if i + 1 == count { revision } else { place.revision() }.into();
-                        out.line(text(&event), &json)?;
+                        match &self.exec {
+                            Some(exec) => exec.run(&json).await?,
+                            None => out.line(text(&event), &json)?,
+                        }
                         if let Event::Down(down) = &event {
                             place.fired(down.r#ref);
                         }
@@ -183,6 +215,9 @@ impl Watch {
             buckets: self.target.names.clone(),
             incarnations: self.target.incarnation.clone(),
             prefix: self.target.prefix.clone(),
+            entries: self.entries,
+            key_prefix: self.key_prefix.clone(),
+            keys_only: self.keys_only,
             kinds: self.kinds.iter().map(|&kind| EventKind::from(kind).into()).collect(),
             skip_initial: self.skip_initial,
             follow: self.follow,
@@ -232,11 +267,13 @@ fn text(event: &Event) -> String {
             let entry = put.entry.clone().unwrap_or_default();
             let (kind, value) = value::fields(entry.value.as_ref());
             let (bucket, key) = (Escaped(&put.bucket), Escaped(&entry.key));
-            format!("-\tPUT\t{bucket}\t{}\t{key}\t{}\t{kind}\t{value}", put.bucket_id, entry.version)
+            let initial = if put.initial { "\tinitial" } else { "" };
+            format!("-\tPUT\t{bucket}\t{}\t{key}\t{}\t{kind}\t{value}{initial}", put.bucket_id, entry.version)
         }
         Event::Deleted(deleted) => {
             let (bucket, key) = (Escaped(&deleted.bucket), Escaped(&deleted.key));
-            format!("-\tDELETED\t{bucket}\t{}\t{key}\t{}", deleted.bucket_id, deleted.version)
+            let expired = if deleted.expired { "\texpired" } else { "" };
+            format!("-\tDELETED\t{bucket}\t{}\t{key}\t{}{expired}", deleted.bucket_id, deleted.version)
         }
     }
 }

@@ -35,6 +35,23 @@ pub(super) fn words(line: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
+/// The parts of a line between its semicolons; one within quotes is no end of a part.
+pub(super) fn parts(line: &str) -> Vec<&str> {
+    let (mut quote, mut is_escaped) = (None, false);
+    let is_end = |c: char| {
+        match quote {
+            _ if is_escaped => is_escaped = false,
+            Some('"') if c == '\\' => is_escaped = true,
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            None if c == '"' || c == '\'' => quote = Some(c),
+            None => return c == ';',
+        }
+        false
+    };
+    line.split(is_end).collect()
+}
+
 fn unescaped(c: char) -> Option<char> {
     match c {
         '"' | '\\' => Some(c),
@@ -64,6 +81,13 @@ mod tests {
         assert_eq!(words(r#"a "b c" 'd "e"' """#), ["a", "b c", "d \"e\"", ""]);
         assert_eq!(words(r#""\"\\\n\t" '\n'"#), ["\"\\\n\t", r"\n"]);
         assert_eq!(words(r#"a"b c"d C:\new"#), ["ab cd", r"C:\new"]);
+    }
+
+    #[test]
+    fn parts_end_at_semicolons_that_are_not_in_quotes() {
+        assert_eq!(parts("a b; c;d"), ["a b", " c", "d"]);
+        assert_eq!(parts(r#"a ";" ';"' "\";" \;x"#), [r#"a ";" ';"' "\";" \"#, "x"]);
+        assert_eq!(parts(""), [""]);
     }
 
     #[test]

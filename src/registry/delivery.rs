@@ -6,13 +6,12 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    future::poll_fn,
     mem,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::Poll,
+    task::Context,
 };
 
 use futures_util::task::AtomicWaker;
@@ -185,18 +184,12 @@ impl Delivery {
         }
     }
 
-    /// Delivers whenever there is something, for ever.
-    pub(super) async fn run(&self) {
-        poll_fn(|cx| {
-            self.waker.register(cx.waker());
-            if self.news.swap(false, Ordering::AcqRel) {
-                self.deliver();
-                // Others on this thread come first, and then what came meanwhile.
-                cx.waker().wake_by_ref();
-            }
-            Poll::<()>::Pending
-        })
-        .await;
+    /// Delivers what there is, and has the task woken when there is more.
+    pub(super) fn poll_deliver(&self, cx: &mut Context<'_>) {
+        self.waker.register(cx.waker());
+        if self.news.swap(false, Ordering::AcqRel) {
+            self.deliver();
+        }
     }
 }
 

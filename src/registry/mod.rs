@@ -49,7 +49,10 @@ pub use self::{
     registrar::Mode,
 };
 use crate::{
-    bucket::{self, Begin, Bucket, Describe, Env, Peek, Summary, Tick},
+    bucket::{
+        self, Begin, Bucket, Describe, Env, Peek, Summary, Tick,
+        ring::{Ring, Scope, Subscription},
+    },
     budget::Budget,
     clock::Clock,
     limits::{ALARM_BATCH, Limits, RESTART_WINDOW, RESTARTS_MAX, STOP_BATCH},
@@ -142,6 +145,7 @@ impl Registry {
                 budget: Budget::new(limits.memory_bytes_max),
                 timeline: Timeline::new(Arc::clone(&clock)),
                 alarms: Alarms::default(),
+                ring: Ring::new(limits.ring_bytes_max),
                 limits,
             }),
             clock: Arc::clone(&clock),
@@ -179,6 +183,12 @@ impl Registry {
     #[must_use]
     pub fn charged_bytes(&self) -> usize {
         self.shared.env.budget.used()
+    }
+
+    /// What those who watch entries are told from.
+    #[must_use]
+    pub fn ring(&self) -> &Ring {
+        &self.shared.env.ring
     }
 
     /// How many monitors wait for a death.
@@ -308,11 +318,17 @@ impl Registry {
 
     /// Moves what the registrar has handed over to those who watch, for ever. Somebody must run this, or they hear nothing.
     pub async fn run(&self) {
-        self.shared.delivery.run().await;
+        poll_fn(|cx| {
+            self.shared.env.ring.poll_announce(cx);
+            self.shared.delivery.poll_deliver(cx);
+            Poll::<()>::Pending
+        })
+        .await;
     }
 
     /// Moves what there is now, once: what [`run`](Self::run) does whenever there is something.
     pub fn deliver(&self) {
+        self.shared.env.ring.announce();
         self.shared.delivery.deliver();
     }
 
@@ -361,6 +377,16 @@ impl Registry {
         Ok(self.shared.index.all().len())
     }
 
+    /// Subscribes to what changes in buckets of these names, in those that live and those that come; and the revision up to
+    /// which buckets may have changed before.
+    pub(crate) fn subscribe(&self, scope: Scope) -> Result<(Subscription, Revision), Error> {
+        let subscription = self.shared.env.ring.subscribe(scope);
+        // Asked of the registrar, which is not in the middle of a creation then: a bucket with a greater id is not in the
+        // index yet, so nobody has changed it.
+        let page = self.registrar(PageOfNames { prefix: "", after: None, items_max: 0 })?;
+        Ok((subscription, page.revision))
+    }
+
     /// Tells everyone who watches that nothing more will come.
     pub fn end(&self) {
         self.deliver();
@@ -404,6 +430,11 @@ impl Registry {
     /// The id of the living bucket of this name.
     pub(crate) fn id_of(&self, name: BucketName<'_>) -> Option<BucketId> {
         self.find(Target { name, id: None }).ok().map(|bucket| bucket.identity().id)
+    }
+
+    /// The bucket of this name and id, if it lives.
+    pub(crate) fn bucket(&self, name: &str, id: BucketId) -> Option<Process<Bucket>> {
+        self.shared.index.get(name).filter(|bucket| bucket.is_alive() && bucket.identity().id == id)
     }
 
     /// The revision that the registry began with, before its first event.

@@ -116,16 +116,16 @@ fn to_reason(reason: process::Reason) -> pb::Reason {
     }
 }
 
-pub(super) fn to_watch_response(response: watch::Response) -> pb::WatchResponse {
+pub(super) fn to_watch_response(response: watch::Response, registry: &Registry) -> pb::WatchResponse {
     use pb::watch_response::Response;
     let revision = response.revision.map_or(0, name::Revision::get);
     let response = match response.update {
         watch::Update::Started { registry_id, monitors } => {
             Response::Started(pb::WatchStarted { registry_id, monitors: monitors.iter().map(to_monitor).collect() })
         }
-        watch::Update::Events(notices) => {
-            Response::Events(pb::WatchEvents { events: notices.into_iter().map(to_event).collect() })
-        }
+        watch::Update::Events(notices) => Response::Events(pb::WatchEvents {
+            events: notices.into_iter().map(|notice| to_event(notice, registry)).collect(),
+        }),
         watch::Update::Synced => Response::Synced(pb::WatchSynced {}),
         watch::Update::Heartbeat => Response::Heartbeat(pb::WatchHeartbeat {}),
         watch::Update::Draining => Response::Draining(pb::WatchDraining {}),
@@ -151,27 +151,34 @@ fn to_monitor(set: &watch::Monitored) -> pb::Monitor {
     }
 }
 
-fn to_event(notice: watch::Notice) -> pb::Event {
+fn to_event(notice: watch::Notice, registry: &Registry) -> pb::Event {
     use pb::event::Event;
     let r#ref = notice.monitor.map_or(0, process::MonitorRef::get);
     let bucket = notice.name.to_string();
     let bucket_id = notice.id.unwrap_or_default();
-    let revision = notice.revision.get();
-    let time = Some(timestamp(notice.time));
     let event = match notice.kind {
-        watch::NoticeKind::Created { initial } => {
+        watch::NoticeKind::Created { at, initial } => {
+            let (revision, time) = (at.revision.get(), Some(timestamp(at.time)));
             Event::Created(pb::CreatedEvent { r#ref, bucket, bucket_id, revision, time, initial })
         }
-        watch::NoticeKind::Down { exit, version } => Event::Down(pb::DownEvent {
+        watch::NoticeKind::Down { at, exit, version } => Event::Down(pb::DownEvent {
             r#ref,
             bucket,
             bucket_id,
             reason: to_reason(exit.reason).into(),
             detail: exit.detail().to_owned(),
             version: version.0,
-            revision,
-            time,
+            revision: at.revision.get(),
+            time: Some(timestamp(at.time)),
         }),
+        watch::NoticeKind::Put { entry, initial } => {
+            let entry = Some(to_entry(entry, registry));
+            Event::Put(pb::PutEvent { r#ref, bucket, bucket_id, entry, initial })
+        }
+        watch::NoticeKind::Deleted { key, version, expired } => {
+            let (key, version) = (key.into_string(), version.0);
+            Event::Deleted(pb::DeletedEvent { r#ref, bucket, bucket_id, key, version, expired })
+        }
     };
     pb::Event { event: Some(event) }
 }

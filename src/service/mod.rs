@@ -76,14 +76,6 @@ fn invalid(reason: Reason, field: &str, text: &str, why: Invalid) -> Failure {
     }
 }
 
-/// Refuses a field that is not served yet, where it is set.
-fn unserved(field: &'static str, set: bool) -> Result<(), Failure> {
-    if !set {
-        return Ok(());
-    }
-    Err(Failure::new(Reason::Unimplemented, format!("{field} is not served yet: leave it unset")).field(field))
-}
-
 fn answer<T>(answer: Result<T, Failure>) -> Result<Response<T>, Status> {
     Ok(Response::new(answer?))
 }

@@ -7,7 +7,7 @@ use std::{collections::HashMap, fmt, time::Duration};
 
 use prost::Message as _;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::limits::STATUS_DETAILS_BYTES_MAX;
 
@@ -117,9 +117,9 @@ impl Failure {
         self
     }
 
-    /// Names the field of the request that is wrong; the words serve as its description.
+    /// Names the field of the request that is wrong, in place of one that was named before; the words serve as its description.
     pub fn field(mut self, field: &str) -> Self {
-        self.details.add_bad_request_violation(field, &self.message);
+        self.details.set_bad_request(vec![FieldViolation::new(field, &self.message)]);
         self.with("field", field)
     }
 

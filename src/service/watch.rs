@@ -16,14 +16,14 @@ use super::{
     convert::{Subject, duration, to_watch_response},
     status::{Failure, Reason},
     streams::Permit,
-    unserved,
 };
 use crate::{
+    bucket::Values,
     limits::{HEARTBEAT_DEFAULT, HEARTBEAT_MAX, HEARTBEAT_MIN},
     name::Revision,
     pb::{self, EventKind},
-    registry::{Error, Target},
-    watch::{BeginError, End, Initial, Kinds, Watch},
+    registry::{Error, Registry, Target},
+    watch::{BeginError, End, Entries, Initial, Kinds, Watch},
 };
 
 impl Buckets {
@@ -32,7 +32,6 @@ impl Buckets {
         request: &pb::WatchRequest,
         extensions: &Extensions,
     ) -> Result<WatchStream, Failure> {
-        refuse_unserved(request)?;
         let (every, kinds) = (heartbeat(request)?, kinds(request)?);
         let targets = self.targets(request)?;
         let after = self.after(request)?;
@@ -44,12 +43,12 @@ impl Buckets {
         let permit = self.streams.admit(extensions)?;
         let registry = self.registry.clone();
         let watch = match &request.prefix {
-            Some(prefix) => Watch::prefix(registry, prefix, kinds, initial),
-            None if request.follow => Watch::follow(registry, &targets, kinds, initial),
-            None => Watch::names(registry, &targets, kinds, after),
+            Some(prefix) => Watch::prefix(registry.clone(), prefix, kinds, initial),
+            None if request.follow => Watch::follow(registry.clone(), &targets, kinds, initial),
+            None => Watch::names(registry.clone(), &targets, kinds, initial),
         }
         .map_err(refused)?;
-        Ok(WatchStream { watch, every, timer: Box::pin(sleep(every)), _permit: permit })
+        Ok(WatchStream { watch, registry, every, timer: Box::pin(sleep(every)), _permit: permit })
     }
 
     /// The names or the incarnations; none for a prefix.
@@ -60,8 +59,9 @@ impl Buckets {
             let words = "exactly one of buckets, incarnations and prefix is required (the empty prefix is all)";
             return Err(Failure::new(Reason::InvalidOption, words).field("buckets"));
         }
-        if prefix.is_none() && !request.follow && request.skip_initial {
-            let words = "skip_initial is set: only a watch by prefix or with follow has something to skip";
+        if prefix.is_none() && !request.follow && !request.entries && request.skip_initial {
+            let words =
+                "skip_initial is set: only a watch by prefix, with follow or with entries has something to skip";
             return Err(Failure::new(Reason::InvalidOption, words).field("skip_initial"));
         }
         if request.follow && buckets.is_empty() {
@@ -74,9 +74,13 @@ impl Buckets {
             let field = if buckets.is_empty() { "incarnations" } else { "buckets" };
             return Err(Failure::new(Reason::TooLarge, words).field(field).limit(limit, actual));
         }
-        let names = buckets.iter().map(|name| (name, None));
-        let lives = incarnations.iter().map(|life| (&life.bucket, Some(life.bucket_id)));
-        names.chain(lives).map(|(name, id)| Ok(Target { name: self.name(name)?, id })).collect()
+        let names = buckets.iter().map(|name| ("buckets", name, None));
+        let lives = incarnations.iter().map(|life| ("incarnations", &life.bucket, Some(life.bucket_id)));
+        let target = |(field, name, id): (&str, &'a String, _)| {
+            let name = self.name(name).map_err(|failure| failure.field(field))?;
+            Ok(Target { name, id })
+        };
+        names.chain(lives).map(target).collect()
     }
 }
 
@@ -93,7 +97,9 @@ impl Buckets {
             };
         };
         if request.registry_id.as_deref().is_some_and(|id| id != self.registry.id()) {
-            return Err(refused(BeginError::Unknown));
+            let words =
+                "the revision is of another registry, or of an earlier life of this one: start again without it";
+            return Err(Failure::new(Reason::RevisionUnknown, words).field("registry_id"));
         }
         Ok(Some(Revision::new(after)))
     }
@@ -113,27 +119,33 @@ fn refused(error: BeginError) -> Failure {
     }
 }
 
-/// What comes with a later release says so when it is asked for.
-fn refuse_unserved(request: &pb::WatchRequest) -> Result<(), Failure> {
-    unserved("entries", request.entries)?;
-    unserved("key_prefix", request.key_prefix.is_some())?;
-    unserved("keys_only", request.keys_only)
-}
-
-fn kinds(request: &pb::WatchRequest) -> Result<Kinds, Failure> {
-    let mut kinds = Kinds { created: request.kinds.is_empty(), down: request.kinds.is_empty() };
+fn kinds(request: &pb::WatchRequest) -> Result<Kinds<'_>, Failure> {
+    let invalid = |field, words: String| Failure::new(Reason::InvalidOption, words).field(field);
+    let mut wanted =
+        [EventKind::Created, EventKind::Down, EventKind::Put, EventKind::Deleted].map(|kind| (kind, false));
     for kind in &request.kinds {
-        match EventKind::try_from(*kind) {
-            Ok(EventKind::Created) => kinds.created = true,
-            Ok(EventKind::Down) => kinds.down = true,
-            Ok(EventKind::Put | EventKind::Deleted) => unserved("kinds", true)?,
-            Ok(EventKind::Unspecified) | Err(_) => {
-                let words = format!("{kind} is no kind of event: CREATED, DOWN, PUT and DELETED are");
-                return Err(Failure::new(Reason::InvalidOption, words).field("kinds"));
-            }
-        }
+        let known = wanted.iter_mut().find(|(known, _)| i32::from(*known) == *kind);
+        let Some((_, wanted)) = known else {
+            let words = format!("{kind} is no kind of event: CREATED, DOWN, PUT and DELETED are");
+            return Err(invalid("kinds", words));
+        };
+        *wanted = true;
     }
-    Ok(kinds)
+    let [created, down, put, deleted] = wanted.map(|(_, wanted)| wanted || request.kinds.is_empty());
+    let key_prefix = request.key_prefix.as_deref();
+    if request.entries {
+        let values = if request.keys_only { Values::LeftOut } else { Values::Included };
+        let entries = Entries { put, deleted, key_prefix: key_prefix.unwrap_or_default(), values };
+        return Ok(Kinds { created, down, entries: (put || deleted).then_some(entries) });
+    }
+    let alone = [("key_prefix", key_prefix.is_some()), ("keys_only", request.keys_only)];
+    if let Some((field, _)) = alone.into_iter().find(|(_, set)| *set) {
+        return Err(invalid(field, format!("{field} is set: it goes with entries")));
+    }
+    if !request.kinds.is_empty() && (put || deleted) {
+        return Err(invalid("kinds", "PUT and DELETED go with entries".to_owned()));
+    }
+    Ok(Kinds { created, down, entries: None })
 }
 
 fn heartbeat(request: &pb::WatchRequest) -> Result<Duration, Failure> {
@@ -153,6 +165,7 @@ fn heartbeat(request: &pb::WatchRequest) -> Result<Duration, Failure> {
 #[derive(Debug)]
 pub struct WatchStream {
     watch: Watch,
+    registry: Registry,
     /// The longest silence.
     every: Duration,
     timer: Pin<Box<Sleep>>,
@@ -174,14 +187,14 @@ impl Stream for WatchStream {
             }
         };
         this.timer.as_mut().reset(Instant::now() + this.every);
-        Poll::Ready(Some(Ok(to_watch_response(response))))
+        Poll::Ready(Some(Ok(to_watch_response(response, &this.registry))))
     }
 }
 
 fn ended(end: End) -> Failure {
     match end {
         End::Lagged { resume } => {
-            let words = "the watch was read too slowly, and the history has gone on without it";
+            let words = "the watch was read too slowly, and the history or the ring has gone on without it";
             let failure = Failure::new(Reason::WatcherLagged, words);
             match resume {
                 Some(revision) => failure.with("resume_revision", revision),

@@ -1,25 +1,33 @@
-//! Watching by prefix, or by name for ever: what is there, then a cursor in the lifecycle log.
+//! Watching by prefix, or by name for ever: what is there, then a cursor in the lifecycle log, and one in the ring.
 //!
 //! The snapshot is of the revision at which the watch began. It is read a page at a time, while things go on: between the
 //! pages comes what happened meanwhile, so that the log need not be kept for a slow snapshot and no event is left out. A
 //! bucket of the snapshot that died before its page came is told of as it dies, and then its death.
 //!
-//! A watch that is resumed has no snapshot: its cursor begins where it was, and what was missed is replayed.
+//! A watch that is resumed has no snapshot of buckets: its cursor begins where it was, and what was missed is replayed. The
+//! entries of those that live come anew after that.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashSet, VecDeque},
     mem,
     ops::Bound,
     sync::Arc,
     task::Context,
 };
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 
-use super::{End, Initial, Monitored, News, Notice, NoticeKind, Progress, Seat};
+use super::{
+    At, BeginError, End, Entries, Initial, Monitored, News, NoticeKind, Progress, Seat,
+    entries::{Moment, Reader, Telling},
+    outbox::{Batch, Happening, Refs, What},
+};
 use crate::{
-    bucket::Bucket,
-    limits::{SNAPSHOT_PAGE_NAMES, WATCH_BATCH_BYTES, WATCH_BATCH_EVENTS},
+    bucket::{
+        Bucket,
+        ring::{Change, Overrun, Scope as RingScope},
+    },
+    limits::{SNAPSHOT_PAGE_NAMES, WATCH_BATCH_EVENTS},
     name::{Revision, Version},
     process::{MonitorRef, Process, Reason},
     registry::{Compacted, Error, Event, EventKind, Interest, Registry, Target},
@@ -29,7 +37,9 @@ use crate::{
 pub(super) struct HistoryWatch {
     seat: Seat,
     scope: Scope,
-    /// The snapshot is of this revision: what was created later comes from the log.
+    /// Where entries are wanted.
+    entries: Option<Reader>,
+    /// The snapshot is of this revision: what was created later comes from the log, and its entries from the ring.
     began: Revision,
     /// All events up to here have been sent.
     cursor: Revision,
@@ -41,7 +51,7 @@ pub(super) struct HistoryWatch {
 /// Whom it is about.
 #[derive(Debug)]
 enum Scope {
-    Prefix(Box<str>),
+    Prefix(Arc<str>),
     Names {
         /// The refs of each name.
         refs: BTreeMap<Arc<str>, Refs>,
@@ -50,23 +60,40 @@ enum Scope {
     },
 }
 
-/// A name that is given twice has two.
-type Refs = SmallVec<[Option<MonitorRef>; 1]>;
-
 /// How much of what was there has been told.
 #[derive(Debug)]
 enum Told {
-    /// Buckets up to this name; none at first. And the next page, if it was read.
-    UpTo(Option<Arc<str>>, Option<Page>),
-    /// There is no snapshot, but what happened up to this revision is replayed.
+    /// Some of it.
+    Some(Snapshot),
+    /// There is no snapshot of buckets, but what happened up to this revision is replayed.
     Replay(Revision),
     All,
+}
+
+/// What was there, while it is being told.
+#[derive(Debug)]
+struct Snapshot {
+    of: SnapshotOf,
+    /// Buckets up to this name have been told; none at first.
+    after: Option<Arc<str>>,
+    /// The next ones, if they were read.
+    page: Option<Page>,
+    /// The one whose entries are being told.
+    telling: Option<Telling>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum SnapshotOf {
+    /// Buckets, and their entries where they are wanted.
+    Buckets,
+    /// Only entries: of the buckets the client knows.
+    Entries,
 }
 
 /// A part of what is there, in the order of names.
 #[derive(Debug)]
 struct Page {
-    buckets: Vec<Process<Bucket>>,
+    buckets: VecDeque<Process<Bucket>>,
     /// Names that were asked for and are not there.
     absent: Vec<Arc<str>>,
     /// The last name that the page is about.
@@ -76,33 +103,78 @@ struct Page {
     revision: Revision,
 }
 
+/// The log or the ring has gone on without this watch.
+struct Lost;
+
+impl From<Compacted> for Lost {
+    fn from(_: Compacted) -> Self {
+        Self
+    }
+}
+
+impl From<Overrun> for Lost {
+    fn from(Overrun: Overrun) -> Self {
+        Self
+    }
+}
+
 impl HistoryWatch {
-    pub(super) fn prefix(registry: Registry, prefix: &str, initial: Initial) -> Self {
-        Self::new(Seat::take(registry, Interest::Log), Scope::Prefix(prefix.into()), initial)
+    pub(super) fn prefix(
+        registry: Registry,
+        prefix: &str,
+        entries: Option<Entries<'_>>,
+        initial: Initial,
+    ) -> Result<Self, BeginError> {
+        Self::new(registry, Scope::Prefix(prefix.into()), entries, initial)
     }
 
-    pub(super) fn names(registry: Registry, targets: &[Target<'_>], initial: Initial) -> Self {
-        let seat = Seat::take(registry, Interest::Log);
+    pub(super) fn names(
+        registry: Registry,
+        targets: &[Target<'_>],
+        entries: Option<Entries<'_>>,
+        initial: Initial,
+    ) -> Result<Self, BeginError> {
         let mut refs = BTreeMap::<Arc<str>, Refs>::new();
-        let monitors = targets
+        let mut monitors: Vec<Monitored> = targets
             .iter()
             .map(|target| {
                 let (monitor, name) = (MonitorRef::next(), Arc::from(target.name.as_str()));
                 refs.entry(Arc::clone(&name)).or_default().push(Some(monitor));
-                Monitored { monitor, id: seat.registry.id_of(target.name), name }
+                Monitored { monitor, id: None, name }
             })
             .collect();
-        Self { monitors, ..Self::new(seat, Scope::Names { refs, mentioned: HashSet::new() }, initial) }
+        let mut watch = Self::new(registry, Scope::Names { refs, mentioned: HashSet::new() }, entries, initial)?;
+        for (monitored, target) in monitors.iter_mut().zip(targets) {
+            monitored.id = watch.seat.registry.id_of(target.name);
+        }
+        watch.monitors = monitors;
+        Ok(watch)
     }
 
-    fn new(seat: Seat, scope: Scope, initial: Initial) -> Self {
-        let now = seat.registry.revision();
-        let (began, told) = match initial {
-            Initial::Sent => (now, Told::UpTo(None, None)),
-            Initial::Skipped => (now, Told::All),
-            Initial::After(revision) => (revision, Told::Replay(now)),
+    fn new(
+        registry: Registry,
+        scope: Scope,
+        entries: Option<Entries<'_>>,
+        initial: Initial,
+    ) -> Result<Self, BeginError> {
+        let seat = Seat::take(registry, Interest::Log);
+        let (entries, now) = match &entries {
+            Some(entries) => {
+                let (reader, now) = Reader::begin(&seat.registry, scope.of_ring(), entries)?;
+                (Some(reader), now)
+            }
+            None => (None, seat.registry.revision()),
         };
-        Self { seat, scope, began, cursor: began, told, monitors: Vec::new() }
+        let (cursor, told) = match initial {
+            Initial::Sent => (now, Told::Some(Snapshot::new(SnapshotOf::Buckets))),
+            Initial::Skipped => (now, Told::All),
+            Initial::After(revision) => (revision, Told::Replay(now.max(revision))),
+        };
+        Ok(Self { seat, scope, entries, began: now, cursor, told, monitors: Vec::new() })
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.seat.registry
     }
 
     /// The registry, and the monitors in the order asked.
@@ -110,73 +182,136 @@ impl HistoryWatch {
         (&self.seat.registry, mem::take(&mut self.monitors))
     }
 
-    /// What it can be resumed after; `None` within a snapshot.
+    /// What it can be resumed after; `None` within a snapshot of buckets.
     pub(super) fn revision(&self) -> Option<Revision> {
-        (!matches!(self.told, Told::UpTo(..))).then_some(self.cursor)
+        let within = matches!(&self.told, Told::Some(snapshot) if snapshot.of == SnapshotOf::Buckets);
+        (!within).then_some(self.cursor)
     }
 
-    /// The next part of the snapshot or the replay, with what happened meanwhile; `None` after the last.
-    pub(super) fn snapshot(&mut self) -> Result<Option<Vec<Notice>>, End> {
-        match &mut self.told {
-            Told::All => Ok(None),
-            Told::Replay(until) => {
-                let (until, resume) = (*until, Some(self.cursor));
-                if self.cursor < until {
-                    return self.read(until).map(Some).map_err(|Compacted { .. }| End::Lagged { resume });
-                }
+    /// The next part of the snapshot or the replay, with what happened meanwhile, which may be nothing yet; `None` after the
+    /// last.
+    pub(super) fn snapshot(&mut self) -> Result<Option<Vec<Happening>>, End> {
+        // A snapshot can't be resumed, so neither can a watch that lags within it.
+        let resume = self.revision();
+        let mut batch = Batch::default();
+        let more = match self.told {
+            Told::All => return Ok(None),
+            Told::Replay(until) if self.cursor < until => {
+                let before = self.before(until);
+                self.read(before, &mut batch).map_err(|Lost| End::Lagged { resume })?;
+                true
+            }
+            Told::Replay(_) if self.entries.is_some() => {
+                self.told = Told::Some(Snapshot::new(SnapshotOf::Entries));
+                true
+            }
+            Told::Replay(_) => {
                 self.told = Told::All;
-                Ok(None)
+                false
             }
-            Told::UpTo(after, page) => {
-                let page = match page {
-                    Some(page) => page,
-                    None => page.insert(self.scope.page(&self.seat.registry, after.as_ref())?),
-                };
-                let target = page.revision;
-                if self.cursor < target {
-                    // A snapshot can't be resumed, so neither can a watch that lags within it.
-                    return self.read(target).map(Some).map_err(|Compacted { .. }| End::Lagged { resume: None });
-                }
-                Ok(Some(self.tell_page()))
+            Told::Some(_) => {
+                while self.step(&mut batch, resume)? && !batch.is_full() {}
+                true
             }
-        }
+        };
+        Ok(more.then_some(batch.happenings))
     }
 
-    /// The notices of the page that was read.
-    fn tell_page(&mut self) -> Vec<Notice> {
-        let Told::UpTo(after, Some(page)) = mem::replace(&mut self.told, Told::All) else { return Vec::new() };
-        if page.more {
-            self.told = Told::UpTo(page.last.or(after), None);
+    /// Goes on with the snapshot; whether there is more to be told in the same response.
+    fn step(&mut self, batch: &mut Batch, resume: Option<Revision>) -> Result<bool, End> {
+        if let Some(before) = self.prepare(batch)?
+            && !self.is_at(before)
+        {
+            self.read(before, batch).map_err(|Lost| End::Lagged { resume })?;
+            return Ok(self.is_at(before));
         }
-        let mut notices = Vec::new();
-        let of_snapshot = page.buckets.iter().filter(|bucket| Revision::from(bucket.identity().id) <= self.began);
-        for bucket in of_snapshot {
-            let refs = self.scope.refs(&bucket.identity().name);
-            notices.extend(refs.into_iter().map(|monitor| alive(bucket, monitor)));
-        }
-        for name in page.absent {
-            // Where something of it was told already, that is what became of it.
-            if self.scope.is_mentioned(&name) {
-                continue;
+        Ok(self.tell(batch))
+    }
+
+    /// Reads the next part of what is there, and says what is to be told before it.
+    fn prepare(&mut self, batch: &Batch) -> Result<Option<Moment>, Error> {
+        let Told::Some(snapshot) = &mut self.told else { return Ok(None) };
+        let registry = &self.seat.registry;
+        if let (Some(telling), Some(reader)) = (&mut snapshot.telling, &self.entries) {
+            if let Some(before) = telling.read(registry, reader, batch) {
+                return Ok(Some(before));
             }
-            let (revision, time) = (page.revision, self.seat.registry.clock().wall());
-            notices.extend(self.scope.refs(&name).into_iter().map(|monitor| {
-                let kind = NoticeKind::Down { exit: Reason::NoProc.into(), version: Version::default() };
-                Notice { monitor, name: Arc::clone(&name), id: None, revision, time, kind }
-            }));
+            // It is dead, and its death is in the log or will be.
+            snapshot.told_one();
         }
-        notices
+        let page = match &mut snapshot.page {
+            Some(page) => page,
+            None => snapshot.page.insert(self.scope.page(registry, snapshot.after.as_ref())?),
+        };
+        let revision = page.revision;
+        Ok((self.cursor < revision).then(|| self.before(revision)))
+    }
+
+    /// Tells the part that was read; whether there is more for the same response.
+    fn tell(&mut self, batch: &mut Batch) -> bool {
+        let Told::Some(snapshot) = &mut self.told else { return false };
+        if let Some(telling) = &mut snapshot.telling {
+            let all = telling.tell(batch);
+            if all {
+                snapshot.told_one();
+            }
+            return all;
+        }
+        let Some(page) = &mut snapshot.page else { return true };
+        if let Some(bucket) = page.buckets.pop_front() {
+            self.tell_bucket(bucket, batch);
+            return true;
+        }
+        for name in mem::take(&mut page.absent) {
+            // Where something of it was told already, that is what became of it.
+            if snapshot.of == SnapshotOf::Buckets && !self.scope.is_mentioned(&name) {
+                let at = At { revision: page.revision, time: self.seat.registry.clock().wall() };
+                let kind = NoticeKind::Down { at, exit: Reason::NoProc.into(), version: Version::default() };
+                batch.push(Happening { refs: self.scope.refs(&name), name, id: None, what: What::Kind(kind) });
+            }
+        }
+        snapshot.after = page.last.take().or(snapshot.after.take());
+        if page.more {
+            snapshot.page = None;
+        } else {
+            self.told = Told::All;
+        }
+        false
+    }
+
+    /// Tells that a bucket is there, if it was as the watch began: what was created since comes from the log.
+    fn tell_bucket(&mut self, bucket: Process<Bucket>, batch: &mut Batch) {
+        let Told::Some(snapshot) = &mut self.told else { return };
+        let name = Arc::clone(&bucket.identity().name);
+        if Revision::from(bucket.identity().id) <= self.began {
+            let refs = self.scope.refs(&name);
+            if snapshot.of == SnapshotOf::Buckets {
+                batch.push(alive(&bucket, refs.clone()));
+            }
+            if self.entries.is_some() {
+                snapshot.telling = Some(Telling::new(bucket, refs));
+                return;
+            }
+        }
+        snapshot.after = Some(name);
     }
 
     /// What has happened since.
     pub(super) fn next(&mut self, cx: &mut Context<'_>) -> Result<Progress, End> {
         self.seat.inbox.waker().register(cx.waker());
+        if let Some(reader) = &self.entries {
+            reader.subscription.register(cx);
+        }
         // Asked before the log: what was written before the end is in it.
         let ended = self.seat.registry.has_ended();
-        let target = self.seat.registry.revision();
-        let news = if self.cursor < target {
+        let before = self.before(self.seat.registry.revision());
+        let mut batch = Batch::default();
+        if !self.is_at(before) {
             let resume = Some(self.cursor);
-            News::Events(self.read(target).map_err(|Compacted { .. }| End::Lagged { resume })?)
+            self.read(before, &mut batch).map_err(|Lost| End::Lagged { resume })?;
+        }
+        let news = if !batch.happenings.is_empty() || !self.is_at(before) {
+            News::Events(batch.happenings)
         } else if ended {
             News::End
         } else {
@@ -185,12 +320,58 @@ impl HistoryWatch {
         Ok(Progress { revision: self.cursor, news })
     }
 
+    /// The moment that is now in the ring, and was before in the log.
+    fn before(&self, revision: Revision) -> Moment {
+        Moment { revision, position: self.entries.as_ref().map_or(0, |reader| reader.subscription.end()) }
+    }
+
+    fn is_at(&self, moment: Moment) -> bool {
+        self.cursor >= moment.revision
+            && self.entries.as_ref().is_none_or(|reader| reader.subscription.has_read(moment.position))
+    }
+
+    /// Reads on, to a moment or not as far. Of one bucket the creation comes first, then the changes, then the death.
+    ///
+    /// A change comes after what was in the log before its bucket could be changed: all up to its creation. It comes before all
+    /// deaths that are later than that: a bucket that is found in the ring later was created later, or lives longer.
+    fn read(&mut self, to: Moment, batch: &mut Batch) -> Result<(), Lost> {
+        if let Some(mut reader) = self.entries.take() {
+            let read = reader.read(to.position, batch, |change, batch| self.admit(change, to.revision, batch));
+            let all = reader.subscription.has_read(to.position);
+            self.entries = Some(reader);
+            read?;
+            if !all {
+                return Ok(());
+            }
+        }
+        self.read_log(to.revision, batch)
+    }
+
+    /// Whom a change is for, after what comes before it; `None` while that is not there, or the batch is full.
+    fn admit(&mut self, change: &Change, target: Revision, batch: &mut Batch) -> Result<Option<Refs>, Lost> {
+        let created = Revision::from(change.id);
+        if self.cursor < created {
+            self.read_log(created.min(target), batch)?;
+            if self.cursor < created {
+                return Ok(None);
+            }
+        }
+        let told = created > self.began
+            || match &self.told {
+                Told::All => true,
+                Told::Replay(_) => false,
+                Told::Some(snapshot) => snapshot.has_told(change),
+            };
+        Ok(Some(if told { self.scope.refs(&change.name) } else { Refs::new() }))
+    }
+
     /// Reads the log on, not past `target`.
-    fn read(&mut self, target: Revision) -> Result<Vec<Notice>, Compacted> {
-        let mut notices = Vec::new();
-        let mut bytes = 0;
+    fn read_log(&mut self, target: Revision, batch: &mut Batch) -> Result<(), Lost> {
+        if self.cursor >= target {
+            return Ok(());
+        }
         for event in self.seat.registry.events(self.cursor, WATCH_BATCH_EVENTS)? {
-            if event.revision > target || bytes > WATCH_BATCH_BYTES {
+            if event.revision > target || batch.is_full() {
                 break;
             }
             self.cursor = event.revision;
@@ -198,29 +379,64 @@ impl HistoryWatch {
             if refs.is_empty() {
                 continue;
             }
-            let untold = self.is_untold(&event);
-            for monitor in refs {
-                notices.extend(untold.then(|| was_alive(&event, monitor)));
-                notices.push(Notice::of(&event, monitor));
-                bytes += event.bytes();
+            if let Told::Some(snapshot) = &mut self.told {
+                if let (EventKind::Down { .. }, true) = (&event.kind, Revision::from(event.id) <= self.began)
+                    && snapshot.strike(&event)
+                {
+                    batch.push(was_alive(&event, refs.clone()));
+                }
+                if let Scope::Names { mentioned, .. } = &mut self.scope {
+                    mentioned.insert(Arc::clone(&event.name));
+                }
             }
-            if let (Scope::Names { mentioned, .. }, Told::UpTo(..)) = (&mut self.scope, &self.told) {
-                mentioned.insert(Arc::clone(&event.name));
-            }
+            batch.push(Happening::event(&event, refs));
         }
-        Ok(notices)
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn new(of: SnapshotOf) -> Self {
+        Self { of, after: None, page: None, telling: None }
     }
 
-    /// Whether an event is the death of a bucket of the snapshot whose page has not been sent.
-    fn is_untold(&self, event: &Event) -> bool {
-        let Told::UpTo(after, _) = &self.told else { return false };
-        matches!(event.kind, EventKind::Down { .. })
-            && Revision::from(event.id) <= self.began
-            && after.as_ref().is_none_or(|after| event.name > *after)
+    /// The bucket whose entries are being told has been told of.
+    fn told_one(&mut self) {
+        if let Some(telling) = self.telling.take() {
+            self.after = Some(Arc::clone(telling.name()));
+        }
+    }
+
+    /// Whether a change comes on top of what was told.
+    fn has_told(&self, change: &Change) -> bool {
+        match &self.telling {
+            Some(telling) if telling.id() == change.id => telling.has_told(&change.key),
+            _ => self.after.as_ref().is_some_and(|after| change.name <= *after),
+        }
+    }
+
+    /// A bucket of the snapshot is dead: it is not to be told of any more. Whether it has to be said that it was there.
+    fn strike(&mut self, death: &Event) -> bool {
+        if self.telling.as_ref().is_some_and(|telling| telling.id() == death.id) {
+            self.told_one();
+            return false;
+        }
+        if let Some(page) = &mut self.page {
+            page.buckets.retain(|bucket| bucket.identity().id != death.id);
+        }
+        self.of == SnapshotOf::Buckets && self.after.as_ref().is_none_or(|after| death.name > *after)
     }
 }
 
 impl Scope {
+    /// The same, as the ring wants it.
+    fn of_ring(&self) -> RingScope {
+        match self {
+            Self::Prefix(prefix) => RingScope::Prefix(Arc::clone(prefix)),
+            Self::Names { refs, .. } => RingScope::Names(refs.keys().cloned().collect()),
+        }
+    }
+
     /// For whom an event of this name is: nobody, or one for each ref.
     fn refs(&self, name: &str) -> Refs {
         match self {
@@ -240,7 +456,13 @@ impl Scope {
             Self::Prefix(prefix) => {
                 let page = registry.snapshot(prefix, after.map(|after| &**after), SNAPSHOT_PAGE_NAMES)?;
                 let last = page.buckets.last().map(|last| Arc::clone(&last.identity().name));
-                Ok(Page { buckets: page.buckets, absent: Vec::new(), last, more: page.more, revision: page.revision })
+                Ok(Page {
+                    buckets: page.buckets.into(),
+                    absent: Vec::new(),
+                    last,
+                    more: page.more,
+                    revision: page.revision,
+                })
             }
             Self::Names { refs, .. } => {
                 let after = after.map_or(Bound::Unbounded, |after| Bound::Excluded(Arc::clone(after)));
@@ -258,24 +480,20 @@ impl Scope {
 }
 
 /// A bucket that is alive as the watch begins.
-fn alive(bucket: &Process<Bucket>, monitor: Option<MonitorRef>) -> Notice {
+fn alive(bucket: &Process<Bucket>, refs: Refs) -> Happening {
     let identity = bucket.identity();
-    Notice {
-        monitor,
-        name: Arc::clone(&identity.name),
-        id: Some(identity.id.get()),
-        revision: identity.id.into(),
-        time: identity.created_at,
-        kind: NoticeKind::Created { initial: true },
-    }
+    let at = At { revision: identity.id.into(), time: identity.created_at };
+    let what = What::Kind(NoticeKind::Created { at, initial: true });
+    Happening { refs, name: Arc::clone(&identity.name), id: Some(identity.id.get()), what }
 }
 
 /// The bucket of a death that was alive as the watch began.
-fn was_alive(death: &Event, monitor: Option<MonitorRef>) -> Notice {
+fn was_alive(death: &Event, refs: Refs) -> Happening {
     let time = match death.kind {
         EventKind::Down { created_at, .. } => created_at,
         EventKind::Created => death.time,
     };
-    let kind = NoticeKind::Created { initial: true };
-    Notice { revision: death.id.into(), time, kind, ..Notice::of(death, monitor) }
+    let at = At { revision: death.id.into(), time };
+    let what = What::Kind(NoticeKind::Created { at, initial: true });
+    Happening { refs, name: Arc::clone(&death.name), id: Some(death.id.get()), what }
 }

@@ -1,11 +1,13 @@
-//! Watches: from monitors and the lifecycle log to one ordered stream of events, with an explained end.
+//! Watches: from monitors, the lifecycle log and the ring of changes to one ordered stream of events, with an explained end.
 //!
-//! A watch costs those who write nothing: it takes what it asked for at its own pace, from its inbox or from the shared log,
-//! and ends with [`End::Lagged`] where the log has gone on without it. It knows no gRPC and no timers: a heartbeat is
+//! A watch costs those who write nothing: it takes what it asked for at its own pace, from its inbox, the shared log and the
+//! shared ring, and ends with [`End::Lagged`] where one of these has gone on without it. It knows no gRPC and no timers: a heartbeat is
 //! [`Watch::heartbeat`], whenever its owner finds that it is time.
 
+mod entries;
 mod history;
 mod names;
+mod outbox;
 
 use std::{
     collections::HashMap,
@@ -20,8 +22,13 @@ use futures_util::Stream;
 use self::{
     history::HistoryWatch,
     names::{NamesWatch, Refused},
+    outbox::{Happening, Outbox, Refs, What},
 };
 use crate::{
+    bucket::{
+        Entry, Values,
+        ring::{ChangeKind, Overrun},
+    },
     name::{BucketId, Revision, Version},
     process::{Exit, MonitorRef},
     registry::{Compacted, Error, Event, EventKind, Inbox, Interest, Registry, Target},
@@ -31,10 +38,13 @@ use crate::{
 #[derive(Debug)]
 pub struct Watch {
     source: Source,
-    kinds: Kinds,
+    wanted: Wanted,
     stage: Stage,
     /// Everything up to this revision has been sent.
     revision: Option<Revision>,
+    outbox: Outbox,
+    /// The revision once the outbox is empty.
+    reached: Option<Revision>,
 }
 
 #[derive(Debug)]
@@ -56,11 +66,42 @@ enum Stage {
 
 /// Which events are wanted.
 #[derive(Clone, Copy, Debug)]
-pub struct Kinds {
+pub struct Kinds<'a> {
     /// Creations.
     pub created: bool,
     /// Deaths.
     pub down: bool,
+    /// What is in the buckets, and what changes there; `None` for nothing of it.
+    pub entries: Option<Entries<'a>>,
+}
+
+/// Which events of entries are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Entries<'a> {
+    /// Entries that are there, put or added to.
+    pub put: bool,
+    /// Entries that are deleted, or whose time runs out.
+    pub deleted: bool,
+    /// Only of keys that begin with this.
+    pub key_prefix: &'a str,
+    /// Whether their values are sent.
+    pub values: Values,
+}
+
+/// The kinds of event that are wanted.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    created: bool,
+    down: bool,
+    put: bool,
+    deleted: bool,
+}
+
+impl From<Kinds<'_>> for Wanted {
+    fn from(Kinds { created, down, entries }: Kinds<'_>) -> Self {
+        let (put, deleted) = entries.map_or((false, false), |entries| (entries.put, entries.deleted));
+        Self { created, down, put, deleted }
+    }
 }
 
 /// Where a watch begins.
@@ -124,53 +165,72 @@ pub struct Notice {
     pub name: Arc<str>,
     /// The bucket's id; for NOPROC the one asked for, if any.
     pub id: Option<u64>,
-    /// The event's revision; for NOPROC the present one.
-    pub revision: Revision,
-    /// When, in wall-clock time since 1970.
-    pub time: Duration,
     /// What happened.
     pub kind: NoticeKind,
 }
 
+/// When a bucket was created, or died.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
+    /// The event's revision; for NOPROC the present one.
+    pub revision: Revision,
+    /// The time on the wall clock, since 1970.
+    pub time: Duration,
+}
+
 /// What a [`Notice`] tells of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum NoticeKind {
     /// A bucket was created, or is alive as the watch begins.
     Created {
+        /// When it was created.
+        at: At,
         /// It was alive as the watch began.
         initial: bool,
     },
     /// A bucket is down.
     Down {
+        /// When it died.
+        at: At,
         /// Why.
         exit: Exit,
         /// Its last version.
         version: Version,
     },
+    /// An entry was put or added to, or is there as the watch begins.
+    Put {
+        /// The entry.
+        entry: Entry,
+        /// It was there as the watch began.
+        initial: bool,
+    },
+    /// An entry is gone.
+    Deleted {
+        /// Its key.
+        key: Box<str>,
+        /// The version that the bucket took with it.
+        version: Version,
+        /// Its time ran out.
+        expired: bool,
+    },
 }
 
-impl Notice {
-    fn of(event: &Event, monitor: Option<MonitorRef>) -> Self {
+impl Happening {
+    fn event(event: &Event, refs: Refs) -> Self {
+        let at = At { revision: event.revision, time: event.time };
         let kind = match &event.kind {
-            EventKind::Created => NoticeKind::Created { initial: false },
-            EventKind::Down { exit, version, .. } => NoticeKind::Down { exit: exit.clone(), version: *version },
+            EventKind::Created => NoticeKind::Created { at, initial: false },
+            EventKind::Down { exit, version, .. } => NoticeKind::Down { at, exit: exit.clone(), version: *version },
         };
-        Self {
-            monitor,
-            name: Arc::clone(&event.name),
-            id: Some(event.id.get()),
-            revision: event.revision,
-            time: event.time,
-            kind,
-        }
+        Self { refs, name: Arc::clone(&event.name), id: Some(event.id.get()), what: What::Kind(kind) }
     }
 }
 
 /// Why a watch ended before it was done.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum End {
-    /// Its reader was so slow that the log has passed it.
-    #[error("the log has gone on without this watch")]
+    /// Its reader was so slow that the log or the ring has passed it.
+    #[error("the log or the ring has gone on without this watch")]
     Lagged {
         /// What it can be resumed after; `None` where its snapshot was not over.
         resume: Option<Revision>,
@@ -215,31 +275,34 @@ impl Watch {
     pub fn names(
         registry: Registry,
         targets: &[Target<'_>],
-        kinds: Kinds,
-        after: Option<Revision>,
+        kinds: Kinds<'_>,
+        initial: Initial,
     ) -> Result<Self, BeginError> {
+        let after = match initial {
+            Initial::After(revision) => Some(revision),
+            Initial::Sent | Initial::Skipped => None,
+        };
         if let Some(after) = after {
             can_resume(&registry, after)?;
         }
-        let source = NamesWatch::new(registry, targets, after).map_err(|refused| match refused {
+        let mut source = NamesWatch::new(registry, targets, kinds.entries, after).map_err(|refused| match refused {
             Refused::Failed(error) => BeginError::Failed(error),
             Refused::Compacted(compacted) => compacted.into(),
         })?;
+        if initial == Initial::Skipped {
+            source.skip_initial();
+        }
         let revision = Some(after.unwrap_or_else(|| source.since()));
-        Ok(Self { source: Source::Names(source), kinds, stage: Stage::Start, revision })
+        Ok(Self::new(Source::Names(source), kinds, revision))
     }
 
     /// Watches all buckets whose names begin with `prefix`, for ever.
     ///
     /// # Errors
     /// [`BeginError`].
-    pub fn prefix(registry: Registry, prefix: &str, kinds: Kinds, initial: Initial) -> Result<Self, BeginError> {
-        // Where creations are not wanted there is nothing to send of what is there.
-        let initial = if kinds.created || initial != Initial::Sent { initial } else { Initial::Skipped };
-        if let Initial::After(revision) = initial {
-            can_resume(&registry, revision)?;
-        }
-        Ok(Self::history(HistoryWatch::prefix(registry, prefix, initial), kinds))
+    pub fn prefix(registry: Registry, prefix: &str, kinds: Kinds<'_>, initial: Initial) -> Result<Self, BeginError> {
+        let initial = kinds.begin(&registry, initial)?;
+        Ok(Self::history(HistoryWatch::prefix(registry, prefix, kinds.entries, initial)?, kinds))
     }
 
     /// Watches names for ever, whatever buckets have them.
@@ -249,18 +312,23 @@ impl Watch {
     pub fn follow(
         registry: Registry,
         targets: &[Target<'_>],
-        kinds: Kinds,
+        kinds: Kinds<'_>,
         initial: Initial,
     ) -> Result<Self, BeginError> {
         if let Initial::After(revision) = initial {
             can_resume(&registry, revision)?;
         }
-        Ok(Self::history(HistoryWatch::names(registry, targets, initial), kinds))
+        Ok(Self::history(HistoryWatch::names(registry, targets, kinds.entries, initial)?, kinds))
     }
 
-    fn history(source: HistoryWatch, kinds: Kinds) -> Self {
+    fn history(source: HistoryWatch, kinds: Kinds<'_>) -> Self {
         let revision = source.revision();
-        Self { source: Source::History(source), kinds, stage: Stage::Start, revision }
+        Self::new(Source::History(source), kinds, revision)
+    }
+
+    fn new(source: Source, kinds: Kinds<'_>, revision: Option<Revision>) -> Self {
+        let outbox = Outbox::new(kinds.entries.map_or(Values::Included, |entries| entries.values));
+        Self { source, wanted: kinds.into(), stage: Stage::Start, revision, outbox, reached: revision }
     }
 
     /// The response that says that the stream is alive, and how far it is. To be sent when there is nothing else.
@@ -273,27 +341,15 @@ impl Watch {
         Response { revision: self.revision, update }
     }
 
-    fn wants(&self, notice: &Notice) -> bool {
-        match notice.kind {
-            NoticeKind::Created { .. } => self.kinds.created,
-            NoticeKind::Down { .. } => self.kinds.down,
-        }
-    }
-
-    /// Tells of the events that are wanted, if any is.
-    fn tell(&self, cx: &Context<'_>, mut notices: Vec<Notice>) -> Poll<Option<Result<Response, End>>> {
-        notices.retain(|notice| self.wants(notice));
-        if notices.is_empty() {
-            // There may be a million more that nobody wants: others on this thread come first.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(Some(Ok(self.respond(Update::Events(notices)))))
-    }
-
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Response, End>>> {
         loop {
-            match self.stage {
+            if let Some(notices) = self.outbox.take(self.registry().limits().message_bytes_max - ENVELOPE_BYTES) {
+                if self.outbox.is_empty() {
+                    self.revision = self.reached;
+                }
+                return Poll::Ready(Some(Ok(self.respond(Update::Events(notices)))));
+            }
+            let (happenings, reached) = match self.stage {
                 Stage::Start => {
                     self.stage = Stage::Snapshot;
                     let (registry, monitors) = match &mut self.source {
@@ -304,39 +360,45 @@ impl Watch {
                     return Poll::Ready(Some(Ok(self.respond(Update::Started { registry_id, monitors }))));
                 }
                 Stage::Snapshot => {
-                    let (page, revision) = match &mut self.source {
+                    let (part, revision) = match &mut self.source {
                         // Until all that it has missed is sent, it has to be resumed where it was.
-                        Source::Names(names) => match names.fired() {
-                            Some(fired) => (Some(fired), self.revision),
-                            None => (None, Some(names.since())),
-                        },
+                        Source::Names(names) => {
+                            let resume = self.revision;
+                            let part = match names.fired() {
+                                Some(fired) => Some(fired),
+                                None => names.initial().map_err(|Overrun| End::Lagged { resume })?,
+                            };
+                            let revision = if part.is_some() { resume } else { Some(names.since()) };
+                            (part, revision)
+                        }
                         Source::History(history) => (history.snapshot()?, history.revision()),
                     };
-                    let Some(notices) = page else {
+                    let Some(happenings) = part else {
                         self.stage = Stage::Live;
                         self.revision = self.revision.max(revision);
                         return Poll::Ready(Some(Ok(self.respond(Update::Synced))));
                     };
                     // The last page of a snapshot does not end it: that is for `synced` to say.
-                    if self.revision.is_some() {
-                        self.revision = revision;
-                    }
-                    return self.tell(cx, notices);
+                    (happenings, if self.revision.is_some() { revision } else { None })
                 }
                 Stage::Live => {
-                    let Some(progress) = (match &mut self.source {
-                        Source::Names(names) => names.next(cx),
-                        Source::History(history) => Some(history.next(cx)?),
-                    }) else {
+                    let progress = match (&mut self.source, self.revision) {
+                        (Source::Names(names), reached) => names.next(cx, reached)?,
+                        (Source::History(history), _) => Some(history.next(cx)?),
+                    };
+                    let Some(progress) = progress else {
                         self.stage = Stage::Over;
                         continue;
                     };
-                    self.revision = self.revision.max(Some(progress.revision));
+                    let reached = self.revision.max(Some(progress.revision));
                     match progress.news {
-                        News::Events(notices) => return self.tell(cx, notices),
-                        News::None => return Poll::Pending,
+                        News::Events(happenings) => (happenings, reached),
+                        News::None => {
+                            self.revision = reached;
+                            return Poll::Pending;
+                        }
                         News::End => {
-                            self.stage = Stage::Draining;
+                            (self.revision, self.stage) = (reached, Stage::Draining);
                             return Poll::Ready(Some(Ok(self.respond(Update::Draining))));
                         }
                     }
@@ -346,7 +408,55 @@ impl Watch {
                     return Poll::Ready(Some(Err(End::Drained)));
                 }
                 Stage::Over => return Poll::Ready(None),
+            };
+            self.reached = reached;
+            self.outbox.fill(happenings.into_iter().filter(|happening| self.wanted.admits(happening)));
+            if self.outbox.is_empty() {
+                self.revision = reached;
+                // There may be a million more that nobody wants: others on this thread come first.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
+        }
+    }
+
+    fn registry(&self) -> &Registry {
+        match &self.source {
+            Source::Names(names) => names.registry(),
+            Source::History(history) => history.registry(),
+        }
+    }
+}
+
+/// A response has this many bytes besides its events, at most.
+const ENVELOPE_BYTES: usize = 64;
+
+impl Kinds<'_> {
+    /// Where a watch begins for whom these are wanted, once it is known that it can.
+    fn begin(&self, registry: &Registry, initial: Initial) -> Result<Initial, BeginError> {
+        match initial {
+            Initial::After(revision) => can_resume(registry, revision)?,
+            // Nothing of what is there is wanted.
+            Initial::Sent if !self.created && !self.entries.is_some_and(|entries| entries.put) => {
+                return Ok(Initial::Skipped);
+            }
+            Initial::Sent | Initial::Skipped => {}
+        }
+        Ok(initial)
+    }
+}
+
+impl Wanted {
+    fn admits(self, happening: &Happening) -> bool {
+        match &happening.what {
+            What::Kind(NoticeKind::Created { .. }) => self.created,
+            What::Kind(NoticeKind::Down { .. }) => self.down,
+            What::Kind(NoticeKind::Put { .. }) => self.put,
+            What::Kind(NoticeKind::Deleted { .. }) => self.deleted,
+            What::Change(change) => match change.kind {
+                ChangeKind::Put { .. } => self.put,
+                ChangeKind::Deleted | ChangeKind::Expired => self.deleted,
+            },
         }
     }
 }
@@ -373,14 +483,16 @@ fn can_resume(registry: &Registry, after: Revision) -> Result<(), BeginError> {
 }
 
 /// How far a source is, and what it has.
+#[derive(Debug)]
 struct Progress {
     /// All up to this revision that was asked for is in `news` or was in earlier ones.
     revision: Revision,
     news: News,
 }
 
+#[derive(Debug)]
 enum News {
-    Events(Vec<Notice>),
+    Events(Vec<Happening>),
     /// The waker is registered.
     None,
     /// There will never be any.

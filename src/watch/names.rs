@@ -2,13 +2,28 @@
 //!
 //! A watch that is resumed sets its monitors as of the revision that it was at: the first event of a target after that
 //! decides. So whoever creates a bucket and then watches it from there on never loses the reason of its death.
+//!
+//! Where entries are wanted they come first, bucket by bucket, and then what changes; a bucket's DOWN after all its changes.
 
-use std::{collections::HashMap, mem, sync::Arc, task::Context};
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem,
+    ops::Bound,
+    sync::Arc,
+    task::Context,
+};
 
-use super::{Monitored, News, Notice, NoticeKind, Progress, Seat};
+use smallvec::smallvec;
+
+use super::{
+    At, End, Entries, Monitored, News, NoticeKind, Progress, Seat,
+    entries::{Reader, Telling},
+    outbox::{Batch, Happening, Refs, What},
+};
 use crate::{
+    bucket::ring::{Change, Overrun, Position, Scope},
     limits::{MONITOR_BATCH, SNAPSHOT_PAGE_NAMES, WATCH_BATCH_BYTES, WATCH_BATCH_EVENTS},
-    name::{Revision, Version},
+    name::{BucketId, Revision, Version},
     process::{MonitorRef, Reason},
     registry::{Compacted, Error, Event, EventKind, Interest, Registry, Target},
 };
@@ -19,9 +34,24 @@ pub(super) struct NamesWatch {
     /// Until they are sent.
     monitors: Vec<Monitored>,
     /// What fires at once, until it is sent: NOPROC for each that is not there, and what a resumed watch has missed.
-    fired: Vec<Notice>,
+    fired: Vec<(Revision, Happening)>,
     /// What is true now is true of this revision.
     since: Revision,
+    /// Where entries are wanted.
+    entries: Option<NamedEntries>,
+}
+
+/// The entries of the buckets that are monitored.
+#[derive(Debug)]
+struct NamedEntries {
+    reader: Reader,
+    /// The buckets whose monitors have not fired.
+    lives: BTreeMap<BucketId, (Arc<str>, Refs)>,
+    /// The entries of buckets up to this one have been told; `None` once all have.
+    told: Option<Bound<BucketId>>,
+    telling: Option<Telling>,
+    /// Deaths that were taken from the inbox. Changes before this position come first.
+    held: Option<(Progress, Position)>,
 }
 
 /// A target, while it is being set.
@@ -40,10 +70,22 @@ pub(super) enum Refused {
 
 impl NamesWatch {
     /// Sets the monitors, as of `after` or as of now.
-    pub(super) fn new(registry: Registry, targets: &[Target<'_>], after: Option<Revision>) -> Result<Self, Refused> {
+    pub(super) fn new(
+        registry: Registry,
+        targets: &[Target<'_>],
+        entries: Option<Entries<'_>>,
+        after: Option<Revision>,
+    ) -> Result<Self, Refused> {
         let since = registry.revision();
         let seat = Seat::take(registry, Interest::Monitors);
-        let mut watch = Self { seat, monitors: Vec::with_capacity(targets.len()), fired: Vec::new(), since };
+        let (monitors, fired) = (Vec::with_capacity(targets.len()), Vec::new());
+        let mut watch = Self { seat, monitors, fired, since, entries: None };
+        // Before the monitors, so that what changes in the buckets they find is in the ring.
+        let reader = entries.map(|entries| {
+            let scope = Scope::Names(targets.iter().map(|target| target.name.as_str().into()).collect());
+            Reader::begin(&watch.seat.registry, scope, &entries)
+        });
+        let reader = reader.transpose().map_err(Refused::Failed)?;
         let mut sets = Vec::with_capacity(targets.len());
         for targets in targets.chunks(MONITOR_BATCH) {
             let set = watch.seat.registry.monitor(targets, &watch.seat.inbox);
@@ -67,7 +109,8 @@ impl NamesWatch {
             watch.decide(index, set, missed.get(&set.monitor));
         }
         // In the order of what happened; NOPROC is of now.
-        watch.fired.sort_by_key(|notice| notice.revision);
+        watch.fired.sort_by_key(|(revision, _)| *revision);
+        watch.entries = reader.map(|(reader, _)| NamedEntries::new(reader, &watch.monitors, &watch.seat));
         Ok(watch)
     }
 
@@ -105,24 +148,28 @@ impl NamesWatch {
                 monitored.id = None;
                 if let EventKind::Down { .. } = event.kind {
                     monitored.id = Some(event.id);
-                    self.fired.push(Notice::of(event, Some(set.monitor)));
+                    self.fired.push((event.revision, Happening::event(event, smallvec![Some(set.monitor)])));
                     return;
                 }
             }
         }
-        self.fired.push(Notice {
-            monitor: Some(set.monitor),
+        let at = At { revision: set.revision, time: self.seat.registry.clock().wall() };
+        let happening = Happening {
+            refs: smallvec![Some(set.monitor)],
             name: Arc::clone(&monitored.name),
             id: set.target.id,
-            revision: set.revision,
-            time: self.seat.registry.clock().wall(),
-            kind: NoticeKind::Down { exit: Reason::NoProc.into(), version: Version::default() },
-        });
+            what: What::Kind(NoticeKind::Down { at, exit: Reason::NoProc.into(), version: Version::default() }),
+        };
+        self.fired.push((set.revision, happening));
     }
 
     /// What is true as the watch begins is true of this revision.
     pub(super) fn since(&self) -> Revision {
         self.since
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.seat.registry
     }
 
     /// The registry, and the monitors in the order asked.
@@ -131,13 +178,55 @@ impl NamesWatch {
     }
 
     /// Some of what fires at once.
-    pub(super) fn fired(&mut self) -> Option<Vec<Notice>> {
+    pub(super) fn fired(&mut self) -> Option<Vec<Happening>> {
         let count = self.fired.len().min(SNAPSHOT_PAGE_NAMES);
-        (count > 0).then(|| self.fired.drain(..count).collect())
+        (count > 0).then(|| self.fired.drain(..count).map(|(_, happening)| happening).collect())
+    }
+
+    /// Some of the entries that are there, with what has changed meanwhile, which may be nothing yet; `None` after the last.
+    pub(super) fn initial(&mut self) -> Result<Option<Vec<Happening>>, Overrun> {
+        let Some(entries) = &mut self.entries else { return Ok(None) };
+        let mut batch = Batch::default();
+        while entries.step(&self.seat.registry, &mut batch)? && !batch.is_full() {}
+        Ok((entries.told.is_some() || !batch.happenings.is_empty()).then_some(batch.happenings))
+    }
+
+    /// Leaves out the entries that are there.
+    pub(super) fn skip_initial(&mut self) {
+        if let Some(entries) = &mut self.entries {
+            entries.told = None;
+        }
+    }
+
+    /// What has happened since; `None` once all monitors have fired.
+    pub(super) fn next(&mut self, cx: &mut Context<'_>, reached: Option<Revision>) -> Result<Option<Progress>, End> {
+        let Some(entries) = &mut self.entries else { return Ok(self.deaths(cx)) };
+        if entries.held.is_none() {
+            entries.reader.subscription.register(cx);
+            let Some(deaths) = self.deaths(cx) else { return Ok(None) };
+            if let Some(entries) = &mut self.entries {
+                entries.held = Some((deaths, entries.reader.subscription.end()));
+            }
+        }
+        let Some(entries) = &mut self.entries else { return Ok(None) };
+        let before = entries.held.as_ref().map_or(0, |(_, position)| *position);
+        let mut batch = Batch::default();
+        entries.read(before, &mut batch).map_err(|Overrun| End::Lagged { resume: reached })?;
+        if !batch.happenings.is_empty() || !entries.reader.subscription.has_read(before) {
+            let revision = reached.unwrap_or(self.since);
+            return Ok(Some(Progress { revision, news: News::Events(batch.happenings) }));
+        }
+        let held = entries.held.take().map(|(deaths, _)| deaths);
+        if let Some(Progress { news: News::Events(deaths), .. }) = &held {
+            for death in deaths {
+                entries.forget(death);
+            }
+        }
+        Ok(held)
     }
 
     /// Some DOWNs; `None` after the last.
-    pub(super) fn next(&mut self, cx: &mut Context<'_>) -> Option<Progress> {
+    fn deaths(&mut self, cx: &mut Context<'_>) -> Option<Progress> {
         if self.seat.monitors.is_empty() {
             return None;
         }
@@ -152,7 +241,7 @@ impl NamesWatch {
         };
         // A monitor that was taken back may have fired all the same.
         let known = events.iter().filter(|(monitor, _)| monitors.remove(monitor).is_some());
-        let notices = known.map(|(monitor, event)| Notice::of(event, Some(*monitor))).collect();
+        let deaths = known.map(|(monitor, event)| Happening::event(event, smallvec![Some(*monitor)])).collect();
         // A death may have several refs here. Those past what is delivered are just being put into the inbox, one by one.
         let parted = match left {
             Some(left) => left == last.revision,
@@ -160,6 +249,73 @@ impl NamesWatch {
         };
         let told = if parted { Revision::new(last.revision.get() - 1) } else { last.revision };
         let revision = if left.is_some() { told } else { delivered.max(told) };
-        Some(Progress { revision, news: News::Events(notices) })
+        Some(Progress { revision, news: News::Events(deaths) })
+    }
+}
+
+impl NamedEntries {
+    fn new(reader: Reader, monitors: &[Monitored], seat: &Seat) -> Self {
+        let mut lives = BTreeMap::<BucketId, (Arc<str>, Refs)>::new();
+        for Monitored { monitor, name, id } in monitors {
+            if let (Some(id), true) = (id, seat.monitors.contains_key(monitor)) {
+                lives.entry(*id).or_insert_with(|| (Arc::clone(name), Refs::new())).1.push(Some(*monitor));
+            }
+        }
+        Self { reader, lives, told: Some(Bound::Unbounded), telling: None, held: None }
+    }
+
+    /// Goes on with what is there; whether there is more to be told in the same response.
+    fn step(&mut self, registry: &Registry, batch: &mut Batch) -> Result<bool, Overrun> {
+        let Some(after) = self.told else { return Ok(false) };
+        let Some(telling) = &mut self.telling else {
+            let next = self.lives.range((after, Bound::Unbounded)).next();
+            self.told = next.map(|(id, _)| Bound::Excluded(*id));
+            if let Some((id, (name, refs))) = next {
+                self.telling = registry.bucket(name, *id).map(|bucket| Telling::new(bucket, refs.clone()));
+            }
+            return Ok(self.told.is_some());
+        };
+        match telling.read(registry, &self.reader, batch) {
+            // Its death will be in the inbox.
+            None => self.telling = None,
+            Some(before) if self.reader.subscription.has_read(before.position) => {
+                let all = telling.tell(batch);
+                if all {
+                    self.telling = None;
+                }
+                return Ok(all);
+            }
+            Some(before) => {
+                self.read(before.position, batch)?;
+                return Ok(self.reader.subscription.has_read(before.position));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads changes on, not past `until`.
+    fn read(&mut self, until: Position, batch: &mut Batch) -> Result<(), Overrun> {
+        let (lives, told, telling) = (&self.lives, self.told, &self.telling);
+        self.reader.read(until, batch, |change: &Change, _| {
+            let is_told = match (told, telling) {
+                (None, _) => true,
+                (_, Some(telling)) if telling.id() == change.id => telling.has_told(&change.key),
+                (Some(Bound::Excluded(last)), _) => change.id <= last,
+                (Some(_), _) => false,
+            };
+            let refs = lives.get(&change.id).filter(|_| is_told).map(|(_, refs)| refs.clone());
+            Ok(Some(refs.unwrap_or_default()))
+        })
+    }
+
+    /// A monitor has fired.
+    fn forget(&mut self, death: &Happening) {
+        let Some(id) = death.id.map(|id| Revision::new(id).as_id()) else { return };
+        if let Some((_, refs)) = self.lives.get_mut(&id) {
+            refs.retain(|monitor| !death.refs.contains(monitor));
+            if refs.is_empty() {
+                self.lives.remove(&id);
+            }
+        }
     }
 }

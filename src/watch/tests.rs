@@ -1,6 +1,8 @@
 //! What a watch promises, without a socket.
 
-use std::{task::Waker, time::Instant};
+mod entries;
+
+use std::{collections::BTreeMap, task::Waker, time::Instant};
 
 use super::*;
 use crate::{
@@ -13,7 +15,7 @@ use crate::{
 
 const FOR_EVER: Begin = Begin { ttl: None, idle_ttl: None };
 
-const ALL: Kinds = Kinds { created: true, down: true };
+const ALL: Kinds<'_> = Kinds { created: true, down: true, entries: None };
 
 fn registry() -> Registry {
     registry_with(Limits::default())
@@ -37,7 +39,7 @@ fn stop(registry: &Registry, text: &str, reason: Reason) -> u64 {
 
 fn by_name(registry: &Registry, names: &[&str]) -> Watch {
     let targets: Vec<Target<'_>> = names.iter().map(|text| Target { name: name(text), id: None }).collect();
-    Watch::names(registry.clone(), &targets, ALL, None).unwrap()
+    Watch::names(registry.clone(), &targets, ALL, Initial::Sent).unwrap()
 }
 
 fn by_prefix(registry: &Registry, prefix: &str) -> Watch {
@@ -51,6 +53,11 @@ enum Said {
     Created(String, u64),
     Initial(String, u64),
     Down(String, u64, Reason),
+    /// An entry that is there: the bucket, the key, the version.
+    There(String, String, u64),
+    Put(String, String, u64),
+    Deleted(String, String, u64),
+    Expired(String, String, u64),
     Synced,
     Draining,
     Drained,
@@ -60,6 +67,20 @@ enum Said {
 
 fn poll(watch: &mut Watch) -> Poll<Option<Result<Response, End>>> {
     Pin::new(watch).poll_next(&mut Context::from_waker(Waker::noop()))
+}
+
+/// An event, in short.
+fn said(notice: Notice) -> Said {
+    let (name, id) = (notice.name.to_string(), notice.id.unwrap_or(0));
+    match notice.kind {
+        NoticeKind::Created { initial: true, .. } => Said::Initial(name, id),
+        NoticeKind::Created { initial: false, .. } => Said::Created(name, id),
+        NoticeKind::Down { exit, .. } => Said::Down(name, id, exit.reason),
+        NoticeKind::Put { entry, initial: true } => Said::There(name, entry.key.into(), entry.version.0),
+        NoticeKind::Put { entry, .. } => Said::Put(name, entry.key.into(), entry.version.0),
+        NoticeKind::Deleted { key, version, expired: true } => Said::Expired(name, key.into(), version.0),
+        NoticeKind::Deleted { key, version, .. } => Said::Deleted(name, key.into(), version.0),
+    }
 }
 
 fn hear(registry: &Registry, watch: &mut Watch) -> Vec<Said> {
@@ -81,14 +102,7 @@ fn hear(registry: &Registry, watch: &mut Watch) -> Vec<Said> {
                 Update::Started { monitors, .. } => {
                     said.push(Said::Started(monitors.iter().map(|set| set.id.map_or(0, BucketId::get)).collect()));
                 }
-                Update::Events(notices) => said.extend(notices.into_iter().map(|notice| {
-                    let (name, id) = (notice.name.to_string(), notice.id.unwrap_or(0));
-                    match notice.kind {
-                        NoticeKind::Created { initial: true } => Said::Initial(name, id),
-                        NoticeKind::Created { initial: false } => Said::Created(name, id),
-                        NoticeKind::Down { exit, .. } => Said::Down(name, id, exit.reason),
-                    }
-                })),
+                Update::Events(notices) => said.extend(notices.into_iter().map(self::said)),
                 Update::Synced => said.push(Said::Synced),
                 Update::Draining => said.push(Said::Draining),
                 Update::Heartbeat => unreachable!("nobody asked for one"),
@@ -131,7 +145,7 @@ fn what_is_not_there_is_noproc_at_once() {
     let registry = registry();
     let a = create(&registry, "a");
     let targets = [Target { name: name("a"), id: Some(a + 1) }, Target { name: name("b"), id: None }];
-    let mut watch = Watch::names(registry.clone(), &targets, ALL, None).unwrap();
+    let mut watch = Watch::names(registry.clone(), &targets, ALL, Initial::Sent).unwrap();
     assert_eq!(
         hear(&registry, &mut watch),
         [
@@ -170,7 +184,8 @@ fn watches_that_name_one_bucket_many_times_are_dropped_without_holding_others_up
     let registry = registry();
     create(&registry, "a");
     let targets = vec![Target { name: name("a"), id: None }; registry.limits().watch_names_max];
-    let watches: Vec<Watch> = (0..10).map(|_| Watch::names(registry.clone(), &targets, ALL, None).unwrap()).collect();
+    let watches: Vec<Watch> =
+        (0..10).map(|_| Watch::names(registry.clone(), &targets, ALL, Initial::Sent).unwrap()).collect();
     assert_eq!(registry.monitors(), 10 * targets.len());
     let start = Instant::now();
     drop(watches);
@@ -199,7 +214,7 @@ fn by_prefix_what_is_there_comes_first_and_then_what_happens() {
 fn kinds_and_skip_initial_leave_out_what_is_not_wanted() {
     let registry = registry();
     let a = create(&registry, "a");
-    let only_down = Kinds { created: false, down: true };
+    let only_down = Kinds { created: false, ..ALL };
     let mut deaths = Watch::prefix(registry.clone(), "", only_down, Initial::Sent).unwrap();
     let mut news = Watch::prefix(registry.clone(), "", ALL, Initial::Skipped).unwrap();
     assert_eq!(hear(&registry, &mut deaths), [Said::Started(vec![]), Said::Synced]);
@@ -384,7 +399,7 @@ fn more_events_than_fit_one_response_come_in_several() {
 /// The same, of targets by name and id, as of a revision.
 fn resumed(registry: &Registry, targets: &[(&str, Option<u64>)], after: u64) -> Result<Watch, BeginError> {
     let targets: Vec<Target<'_>> = targets.iter().map(|(text, id)| Target { name: name(text), id: *id }).collect();
-    Watch::names(registry.clone(), &targets, ALL, Some(Revision::new(after)))
+    Watch::names(registry.clone(), &targets, ALL, Initial::After(Revision::new(after)))
 }
 
 fn resumed_prefix(registry: &Registry, after: u64) -> Result<Watch, BeginError> {

@@ -15,7 +15,7 @@ use super::{
     support::{DEADLINE, put, until},
 };
 
-fn pail(args: &[&str]) -> Command {
+pub(super) fn pail(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pail"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for variable in ["PAIL_ADDR", "PAIL_LISTEN", "PAIL_LOG"] {
@@ -25,8 +25,8 @@ fn pail(args: &[&str]) -> Command {
 }
 
 /// A process that does not outlive its test.
-struct Running {
-    child: Child,
+pub(super) struct Running {
+    pub(super) child: Child,
     /// Lines of its standard error, as they come; ends with it.
     stderr: Receiver<String>,
     /// All that were looked at.
@@ -34,7 +34,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(mut command: Command) -> Self {
+    pub(super) fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let (lines, stderr) = channel();
         let pipe = BufReader::new(child.stderr.take().unwrap());
@@ -43,7 +43,7 @@ impl Running {
     }
 
     /// The next line of standard error that holds the text.
-    fn line(&mut self, text: &str) -> String {
+    pub(super) fn line(&mut self, text: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
             match self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -56,13 +56,13 @@ impl Running {
     }
 
     /// The exit code, once it has ended by itself.
-    async fn code(&mut self) -> i32 {
+    pub(super) async fn code(&mut self) -> i32 {
         let child = &mut self.child;
         let status = until(async || child.try_wait().unwrap()).await;
         status.code().expect("it was not killed")
     }
 
-    fn signal(&self, name: &str) {
+    pub(super) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &*self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
@@ -118,7 +118,7 @@ impl Served {
 
 /// The exit code, and the one line on standard error.
 #[track_caller]
-fn complaint(output: &Output) -> (i32, String) {
+pub(super) fn complaint(output: &Output) -> (i32, String) {
     let line = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(line.lines().count(), 1, "one clear line: {line:?}");
     assert!(output.stdout.is_empty(), "{output:?}");
@@ -333,4 +333,58 @@ fn a_log_in_json_is_an_object_a_line() {
     let mut running = Running::start(pail(&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]));
     let line = running.line("listening");
     assert!(line.starts_with('{') && line.ends_with('}') && line.contains("\"address\""), "{line}");
+}
+
+#[test]
+fn a_watch_of_entries_prints_a_line_for_each_or_runs_a_command_with_it() {
+    let served = Served::start(&[]);
+    served.prints(&["create", "b"]);
+    served.prints(&["put", "b", "k", "1"]);
+    let mut printing = Running::start(served.command(&["watch", "b", "--entries", "--verbose"]));
+    let run = "cut -d '{' -f 2; exit 3";
+    let mut running = Running::start(served.command(&["watch", "b", "--entries", "--verbose", "--exec", run]));
+    printing.line("up to date");
+    running.line("up to date");
+
+    served.prints(&["put", "b", "k", "2", "--int"]);
+    served.prints(&["delete", "b", "k"]);
+    served.prints(&["stop", "b"]);
+
+    let printed = |watching: &mut Running| {
+        let mut printed = String::new();
+        watching.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+        assert!(watching.child.wait().unwrap().success(), "a command that fails is its own affair");
+        printed
+    };
+    let lines = printed(&mut printing);
+    let lines: Vec<Vec<_>> = lines.lines().map(|line| line.split('\t').collect()).collect();
+    let id = lines[0][3];
+    assert_eq!(lines[0], ["-", "PUT", "b", id, "k", "1", "text", "1", "initial"]);
+    assert_eq!(lines[1], ["-", "PUT", "b", id, "k", "2", "integer", "2"]);
+    assert_eq!(lines[2], ["-", "DELETED", "b", id, "k", "3"]);
+    assert_eq!((lines[3][1], lines.len()), ("DOWN", 4));
+    assert_eq!(printed(&mut running), "\"put\":\n\"put\":\n\"deleted\":\n\"down\":\n");
+    running.line("the command failed (exit 3) for {\"put\"");
+}
+
+#[test]
+fn a_server_whose_log_nobody_reads_any_more_serves_on_and_drains() {
+    let mut child = pail(&["serve", "--listen", "127.0.0.1:0"]).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("listening") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it ended without a word");
+    }
+    drop(log);
+    let address = line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let mut served = Served { address, running: Running { child, stderr: channel().1, seen: Vec::new() } };
+
+    let crash = format!("{PANIC}x");
+    served.prints(&["create", "b"]);
+    assert!(!served.run(&["put", "b", &crash, "v"]).status.success(), "a panic, which is logged");
+    served.prints(&["create", "b"]);
+    served.running.signal("TERM");
+
+    assert_eq!(served.running.child.wait().unwrap().code(), Some(0));
 }

@@ -39,9 +39,15 @@ async fn a_bad_name_is_refused_by_every_rpc_that_takes_one() {
         [("", &[("limit", "255"), ("actual", "0")]), (&long, &length), ("a\nb", &[]), ("\u{0}", &[]), ("a\u{85}", &[])];
     for (name, facts) in rows {
         for (rpc, result) in every_rpc_with_a_name!(&client, name) {
-            let facts = [&[("field", "bucket")], facts].concat();
+            let field = match rpc {
+                "Watch by name" => "buckets",
+                "Watch by incarnation" => "incarnations",
+                _ => "bucket",
+            };
+            let facts = [&[("field", field)], facts].concat();
             let details = refused(result, Code::InvalidArgument, "INVALID_NAME", &facts);
-            assert_eq!(details.bad_request().unwrap().field_violations[0].field, "bucket", "{rpc}");
+            let violations = &details.bad_request().unwrap().field_violations;
+            assert_eq!((violations.len(), &*violations[0].field), (1, field), "{rpc}");
         }
     }
     assert_eq!((server.registry.charged_bytes(), server.registry.monitors()), (0, 0));

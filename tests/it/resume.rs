@@ -154,9 +154,10 @@ async fn a_revision_that_the_registry_has_not_been_at_is_unknown() {
     for base in [prefix(""), names(&["b"]), incarnations(&[("b", id)]), follow(&["b"])] {
         let another = WatchRequest { registry_id: Some("another".into()), ..after(last, base.clone()) };
         let revisions = [0, 1, first - 1, last + 1, u64::MAX].map(|revision| after(revision, base.clone()));
-        for request in revisions.into_iter().chain([another]) {
+        let revisions = revisions.map(|request| ("after_revision", request));
+        for (field, request) in revisions.into_iter().chain([("registry_id", another)]) {
             let answer = client.watch(request).await.map(drop);
-            refused(answer, Code::OutOfRange, "REVISION_UNKNOWN", &[("field", "after_revision")]);
+            refused(answer, Code::OutOfRange, "REVISION_UNKNOWN", &[("field", field)]);
         }
         begun(&client, after(first, base.clone())).await;
         begun(&client, after(last, base)).await;

@@ -1,10 +1,16 @@
 //! The shell's language: the commands that words make.
 
-use clap::ValueEnum as _;
-
+use clap::{Args, ValueEnum as _};
 use prost_types::Duration;
 
-use crate::client::{lifecycle::StopReason, options::ttl, words::words};
+use crate::client::{
+    export::Export,
+    import::Import,
+    lifecycle::StopReason,
+    options::ttl,
+    watch::Watch,
+    words::{parts, quoted, words},
+};
 
 /// A command as HELP explains it and the terminal completes it.
 pub(super) struct Spec {
@@ -17,17 +23,22 @@ pub(super) struct Spec {
 
 /// Every command, as HELP lists them.
 #[rustfmt::skip]
-pub(super) const COMMANDS: [Spec; 12] = [
+pub(super) const COMMANDS: [Spec; 17] = [
     spec("CREATE", "CREATE bucket", "creates a bucket, or finds it", false),
     spec("PUT", "PUT bucket key value", "sets an entry to a text; quote one with blanks: \"a b\" or 'a b'", true),
     spec("GET", "GET bucket key", "prints a value", true),
     spec("DELETE", "DELETE bucket key", "removes an entry", true),
     spec("ADD", "ADD bucket key delta", "adds to an integer, which is 0 if it is absent, and prints the sum", true),
     spec("TOUCH", "TOUCH bucket [key] ttl", "lets a bucket or an entry live so long from now: 10s, 5m, 1h, 7d or forever", true),
+    spec("TXN", "TXN bucket [line; line]", "checks, then changes, at once; without lines, those that follow up to END", true),
     spec("SCAN", "SCAN bucket [prefix]", "prints the entries whose keys begin with the prefix", true),
     spec("LOOKUP", "LOOKUP bucket", "describes a bucket", true),
     spec("LIST", "LIST [prefix]", "prints the names that begin with the prefix", true),
     spec("STOP", "STOP bucket [reason]", "ends a bucket: normal, shutdown, killed or crashed", true),
+    spec("WATCH", "WATCH bucket [options]", "tells what becomes of it, as 'pail watch' does; Ctrl-C ends it", true),
+    spec("EXPORT", "EXPORT file [options]", "writes buckets to a file, as 'pail export' does: --prefix p, --resume, --force", false),
+    spec("IMPORT", "IMPORT file [options]", "reads them from one, as 'pail import' does: --merge, --from-line n", false),
+    spec("LINK", "LINK", "is not for this shell, since it runs a command: see 'pail link'", false),
     spec("HELP", "HELP", "prints this", false),
     spec("QUIT", "QUIT", "leaves; EXIT and Ctrl-D do too", false),
 ];
@@ -37,18 +48,61 @@ const fn spec(verb: &'static str, usage: &'static str, what: &'static str, takes
 }
 
 /// A line that makes sense.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Request {
-    Create { bucket: String },
-    Put { bucket: String, key: String, text: String },
-    Get { bucket: String, key: String },
-    Delete { bucket: String, key: String },
-    Add { bucket: String, key: String, delta: i64 },
-    Touch { bucket: String, key: Option<String>, ttl: Option<Duration> },
-    Scan { bucket: String, prefix: String },
-    Lookup { bucket: String },
-    List { prefix: String },
-    Stop { bucket: String, reason: StopReason },
+    Create {
+        bucket: String,
+    },
+    Put {
+        bucket: String,
+        key: String,
+        text: String,
+    },
+    Get {
+        bucket: String,
+        key: String,
+    },
+    Delete {
+        bucket: String,
+        key: String,
+    },
+    Add {
+        bucket: String,
+        key: String,
+        delta: i64,
+    },
+    Touch {
+        bucket: String,
+        key: Option<String>,
+        ttl: Option<Duration>,
+    },
+    Scan {
+        bucket: String,
+        prefix: String,
+    },
+    Lookup {
+        bucket: String,
+    },
+    List {
+        prefix: String,
+    },
+    Stop {
+        bucket: String,
+        reason: StopReason,
+    },
+    /// A transaction, as lines.
+    Txn {
+        bucket: String,
+        text: String,
+    },
+    /// A transaction whose lines follow.
+    BeginTxn {
+        bucket: String,
+    },
+    Watch(Box<Watch>),
+    Export(Box<Export>),
+    Import(Box<Import>),
+    Link,
     Help,
     Quit,
 }
@@ -84,12 +138,43 @@ impl Request {
                     Err(Unknown) => StopReason::Normal,
                 },
             },
+            "TXN" => return transaction(line).map(Some),
+            "WATCH" => return Ok(Some(Self::Watch(arguments(words)?))),
+            "EXPORT" => return Ok(Some(Self::Export(arguments(words).and_then(with_file(Export::has_file))?))),
+            "IMPORT" => return Ok(Some(Self::Import(arguments(words).and_then(with_file(Import::has_file))?))),
+            "LINK" => return Ok(Some(Self::Link)),
             "HELP" => Self::Help,
             "QUIT" | "EXIT" => Self::Quit,
             _ => return Err(Unknown),
         };
         next().err().map(|_| Some(request)).ok_or(Unknown) // a word too many
     }
+}
+
+/// What follows the verb, as the command line would read it.
+fn arguments<T: Args>(words: impl Iterator<Item = String>) -> Result<Box<T>, Unknown> {
+    let command = clap::Command::new("").no_binary_name(true).disable_help_flag(true);
+    let matches = T::augment_args(command).try_get_matches_from(words).map_err(|_| Unknown)?;
+    T::from_arg_matches(&matches).map(Box::new).map_err(|_| Unknown)
+}
+
+/// The conversation itself has standard input and output.
+fn with_file<T>(has_file: impl Fn(&T) -> bool) -> impl Fn(Box<T>) -> Result<Box<T>, Unknown> {
+    move |command| if has_file(&command) { Ok(command) } else { Err(Unknown) }
+}
+
+/// `TXN bucket line; line`, or the begin of one whose lines follow.
+fn transaction(line: &str) -> Result<Request, Unknown> {
+    let lines: Option<Vec<_>> = parts(line).into_iter().map(words).collect();
+    let mut lines = lines.ok_or(Unknown)?;
+    let first = lines.first_mut().filter(|first| first.len() > 1).ok_or(Unknown)?;
+    let bucket = first.drain(..2).next_back().ok_or(Unknown)?;
+    let text: Vec<_> =
+        lines.iter().map(|words| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")).collect();
+    Ok(match &text[..] {
+        [none] if none.is_empty() => Request::BeginTxn { bucket },
+        _ => Request::Txn { bucket, text: text.join("\n") },
+    })
 }
 
 /// A time to live; none is for ever.
@@ -113,19 +198,22 @@ pub(super) fn usage_hint(line: &str) -> String {
 mod tests {
     use super::*;
 
+    fn parsed(line: &str) -> String {
+        format!("{:?}", Request::parse(line).unwrap().unwrap())
+    }
+
     #[test]
     fn an_open_quote_or_a_wrong_escape_is_unknown() {
         for wrong in [r#"PUT b k "v"#, "PUT b k 'v", r#"PUT b k "\x""#, r#"PUT b k "v\"#] {
-            assert_eq!(Request::parse(wrong), Err(Unknown), "{wrong}");
+            assert!(Request::parse(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn a_command_has_any_case_and_the_right_number_of_words() {
-        let (bucket, key) = ("b".to_owned(), "k".to_owned());
-        assert_eq!(Request::parse("  "), Ok(None));
-        assert_eq!(Request::parse("gEt b k"), Ok(Some(Request::Get { bucket: bucket.clone(), key })));
-        assert_eq!(Request::parse("stop b"), Ok(Some(Request::Stop { bucket, reason: StopReason::Normal })));
+        assert!(Request::parse("  ").unwrap().is_none());
+        assert_eq!(parsed("gEt b k"), r#"Get { bucket: "b", key: "k" }"#);
+        assert_eq!(parsed("stop b"), r#"Stop { bucket: "b", reason: Normal }"#);
         for wrong in [
             "GET",
             "GET b",
@@ -140,19 +228,51 @@ mod tests {
             "TOUCH b k 5",
             "TOUCH b k 1s 2",
             "\"\"",
+            "TXN",
+            "TXN b; put 'k v",
+            "WATCH",
+            "WATCH b --loudly",
+            "WATCH b --after x",
+            "EXPORT",
+            "EXPORT --prefix p",
+            "EXPORT file --force --resume",
+            "IMPORT",
+            "IMPORT file --from-line x",
+            "IMPORT --help",
         ] {
-            assert_eq!(Request::parse(wrong), Err(Unknown), "{wrong}");
+            assert!(Request::parse(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn a_touch_without_a_key_is_of_the_bucket() {
-        let touch =
-            |key: Option<&str>, ttl| Ok(Some(Request::Touch { bucket: "b".into(), key: key.map(Into::into), ttl }));
+        let touch = |key: Option<&str>, ttl| {
+            format!("{:?}", Request::Touch { bucket: "b".into(), key: key.map(Into::into), ttl })
+        };
         let second = Some(Duration { seconds: 1, nanos: 0 });
-        assert_eq!(Request::parse("touch b 1s"), touch(None, second));
-        assert_eq!(Request::parse("touch b k 1s"), touch(Some("k"), second));
-        assert_eq!(Request::parse("touch b k FOREVER"), touch(Some("k"), None));
+        assert_eq!(parsed("touch b 1s"), touch(None, second));
+        assert_eq!(parsed("touch b k 1s"), touch(Some("k"), second));
+        assert_eq!(parsed("touch b k FOREVER"), touch(Some("k"), None));
+    }
+
+    #[test]
+    fn a_transaction_is_a_line_with_semicolons_or_begins_one_of_many_lines() {
+        let txn = |text: &str| format!("{:?}", Request::Txn { bucket: "b".into(), text: text.into() });
+        assert_eq!(parsed("TXN b check k absent; put k 'a; b'"), txn("check k absent\nput k \"a; b\""));
+        assert_eq!(parsed("txn b get k"), txn("get k"));
+        assert_eq!(parsed(r#"txn b ; put k "two\nlines""#), txn("\nput k \"two\\nlines\""));
+        assert_eq!(parsed("txn b"), r#"BeginTxn { bucket: "b" }"#);
+    }
+
+    #[test]
+    fn what_the_command_line_has_takes_its_options() {
+        assert!(parsed("watch --prefix '' --kinds down").contains("prefix: Some(\"\")"));
+        assert!(parsed("WATCH b --follow --after 7").contains("after: Some(7)"));
+        assert!(
+            parsed("EXPORT 'my file' --prefix p --resume")
+                .contains("file: Some(\"my file\"), prefix: \"p\", resume: true")
+        );
+        assert!(parsed("IMPORT file --merge --from-line 9").contains("merge: true, from_line: 9"));
     }
 
     #[test]
@@ -163,7 +283,8 @@ mod tests {
                 .replace(['[', ']'], "")
                 .replace("reason", "killed")
                 .replace("delta", "-1")
-                .replace("ttl", "10s");
+                .replace("ttl", "10s")
+                .replace("options", "");
             assert!(matches!(Request::parse(&arguments), Ok(Some(_))), "{arguments}");
         }
     }

@@ -38,13 +38,19 @@ pub(super) async fn talk(mut session: Session<'_>, out: &mut dyn Write) -> Resul
     loop {
         out.flush()?;
         // The editor is synchronous and holds the thread until Enter; the connection lives on another.
-        let line = match block_in_place(|| editor.read_line(&PailPrompt)).map_err(io::Error::other)? {
+        let prompt = PailPrompt { in_transaction: session.pending.is_some() };
+        let line = match block_in_place(|| editor.read_line(&prompt)).map_err(io::Error::other)? {
             Signal::Success(line) => line,
             Signal::CtrlD => return Ok(()),
-            _ => continue, // Ctrl-C has cleared the line
+            _ => {
+                session.pending = None; // Ctrl-C has cleared the line, and with it the transaction
+                continue;
+            }
         };
         match session.answer(&line, out).await {
-            Ok(Next::Line) if Request::parse(&line).is_err() => writeln!(out, "({})", usage_hint(&line))?,
+            Ok(Next::Line) if !prompt.in_transaction && Request::parse(&line).is_err() => {
+                writeln!(out, "({})", usage_hint(&line))?;
+            }
             Ok(Next::Line) => {}
             Ok(Next::End) => return Ok(()),
             Err(error) if error.exit_code() == EXIT_NO_ANSWER => writeln!(out, "{}", error.words(session.options))?,
@@ -137,11 +143,14 @@ fn takes_bucket(verb: &str) -> bool {
     COMMANDS.iter().any(|command| command.takes_bucket && command.verb.eq_ignore_ascii_case(verb))
 }
 
-struct PailPrompt;
+struct PailPrompt {
+    /// The lines of a transaction are coming.
+    in_transaction: bool,
+}
 
 impl Prompt for PailPrompt {
     fn render_prompt_left(&self) -> Cow<'_, str> {
-        "pail> ".into()
+        if self.in_transaction { " txn> ".into() } else { "pail> ".into() }
     }
 
     fn render_prompt_right(&self) -> Cow<'_, str> {
@@ -179,7 +188,7 @@ mod tests {
             let result = block_in_place(|| names.complete(line, line.len()));
             result.suggestions().iter().map(|it| it.value.clone()).collect::<Vec<_>>()
         };
-        assert_eq!(complete("l"), ["lookup", "list"]);
+        assert_eq!(complete("l"), ["lookup", "list", "link"]);
         assert_eq!(complete("LO"), ["LOOKUP"]);
         assert_eq!(complete("GET sho"), ["\"shop list\"", "shopping"]);
         assert_eq!(complete("CREATE sho"), [""; 0]);

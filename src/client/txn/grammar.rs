@@ -16,7 +16,7 @@ use crate::{
 
 /// What is checked, and what is done then.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Transaction {
+pub(in crate::client) struct Transaction {
     pub(super) checks: Vec<TransactCheck>,
     pub(super) success: Vec<TransactOp>,
     pub(super) failure: Vec<TransactOp>,
@@ -24,7 +24,7 @@ pub(super) struct Transaction {
 
 /// A line that makes no sense, by its number from 1, and why.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Wrong {
+pub(in crate::client) struct Wrong {
     line: usize,
     why: String,
 }
@@ -44,7 +44,7 @@ enum Line {
 
 impl Transaction {
     /// Reads all lines.
-    pub(super) fn parse(text: &str) -> Result<Self, Wrong> {
+    pub(in crate::client) fn parse(text: &str) -> Result<Self, Wrong> {
         let mut it = Self::default();
         let mut failing = false;
         for (index, line) in text.lines().enumerate() {

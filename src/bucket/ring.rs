@@ -1,0 +1,340 @@
+//! The ring: the last changes of entries, in buckets that somebody watches. One for all.
+//!
+//! A bucket appends what a call of it has changed, at the end of the call and under its own lock; so the changes of a bucket
+//! are in the order of its versions, and those of one call are together. Where nobody watches a bucket, its changes cost one
+//! look at a number.
+//!
+//! A reader is a position in the ring. It is woken for what it subscribed to, and goes on at the first of it: what others
+//! wrote in between it neither reads nor loses. It has lost something only if that was let go of before it came.
+
+mod interests;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt, mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::Context,
+};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
+
+use self::interests::Interests;
+pub use self::interests::Scope;
+use super::Value;
+use crate::{
+    limits::RING_BATCH,
+    name::{BucketId, Version},
+    time_to_live::Due,
+};
+
+/// A change of an entry.
+#[derive(Debug)]
+pub struct Change {
+    /// The bucket's name.
+    pub name: Arc<str>,
+    /// The bucket's id.
+    pub id: BucketId,
+    /// The key.
+    pub key: Box<str>,
+    /// The version that the bucket took with it.
+    pub version: Version,
+    /// What became of the entry.
+    pub kind: ChangeKind,
+    /// The next change is of the same call, which nobody is to see the middle of.
+    pub more: bool,
+}
+
+/// What became of an entry.
+#[derive(Debug)]
+pub enum ChangeKind {
+    /// It was put, or added to.
+    Put {
+        /// Its value.
+        value: Value,
+        /// When it falls due.
+        due: Due,
+    },
+    /// It was deleted.
+    Deleted,
+    /// Its time ran out.
+    Expired,
+}
+
+impl Change {
+    /// What it costs to keep, about; and more than it has on the wire.
+    pub(crate) fn bytes(&self) -> usize {
+        let value = match &self.kind {
+            ChangeKind::Put { value, .. } => value.heap_bytes(),
+            ChangeKind::Deleted | ChangeKind::Expired => 0,
+        };
+        mem::size_of::<Self>() + 2 * mem::size_of::<usize>() + self.name.len() + self.key.len() + value
+    }
+}
+
+/// The place of a change in the ring: how many were appended before it.
+pub type Position = u64;
+
+/// What was subscribed to is not in the ring any more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Overrun;
+
+/// The last changes of what is watched.
+///
+/// Its locks are leaves but for one order: `announcing`, then `interests`, then `changes`. Nobody is woken under the last two.
+pub struct Ring {
+    bytes_max: usize,
+    /// How many subscriptions there are, for those who only want to know whether there is one.
+    subscriptions: AtomicUsize,
+    interests: RwLock<Interests<Subscriber>>,
+    changes: RwLock<Changes>,
+    /// Whoever subscribed to a change before this position knows that it is there.
+    announced: AtomicU64,
+    /// Held by the one who announces, so that `announced` never runs ahead.
+    announcing: Mutex<()>,
+    news: AtomicBool,
+    waker: AtomicWaker,
+}
+
+#[derive(Default)]
+struct Changes {
+    /// The position of the oldest.
+    first: Position,
+    queue: VecDeque<Arc<Change>>,
+    bytes: usize,
+}
+
+impl Changes {
+    fn end(&self) -> Position {
+        self.first + self.queue.len() as u64
+    }
+
+    /// Up to `count` changes from `position` on, as far as they are kept.
+    fn from(&self, position: Position, count: usize) -> impl Iterator<Item = &Arc<Change>> {
+        let start = usize::try_from(position.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.queue.len());
+        self.queue.range(start..).take(count)
+    }
+}
+
+/// Someone who waits for changes.
+struct Subscriber {
+    /// The first change that was announced to it since it last looked; [`NONE`] for none.
+    unread: AtomicU64,
+    waker: AtomicWaker,
+}
+
+const NONE: Position = Position::MAX;
+
+impl Ring {
+    /// An empty ring, for changes of `bytes_max` bytes.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            bytes_max,
+            subscriptions: AtomicUsize::new(0),
+            interests: RwLock::default(),
+            changes: RwLock::default(),
+            announced: AtomicU64::new(0),
+            announcing: Mutex::new(()),
+            news: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        })
+    }
+
+    /// Bytes of the changes that are kept.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.changes.read().bytes
+    }
+
+    /// Whether anyone watches buckets of this name. Whoever subscribed before it took a bucket's lock is seen by those who
+    /// take that lock later.
+    pub(super) fn wants(&self, name: &str) -> bool {
+        self.subscriptions.load(Ordering::Relaxed) > 0 && self.interests.read().covers(name)
+    }
+
+    /// Appends what one call has changed, and lets go of the oldest past the limit.
+    pub(super) fn append(&self, mut call: Vec<Change>) {
+        let Some((last, others)) = call.split_last_mut() else { return };
+        last.more = false;
+        others.iter_mut().for_each(|change| change.more = true);
+        let call = call.into_iter().map(Arc::new);
+        let mut outdated = SmallVec::<[Arc<Change>; 4]>::new();
+        {
+            let mut changes = self.changes.write();
+            for change in call {
+                changes.bytes += change.bytes();
+                changes.queue.push_back(change);
+                // The newest is kept whatever its size.
+                while changes.bytes > self.bytes_max && changes.queue.len() > 1 {
+                    let Some(oldest) = changes.queue.pop_front() else { break };
+                    changes.bytes -= oldest.bytes();
+                    changes.first += 1;
+                    outdated.push(oldest);
+                }
+            }
+        }
+        // They may be large: nobody waits while they are freed.
+        drop(outdated);
+        if !self.news.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    /// Subscribes to what changes from now on.
+    #[must_use]
+    pub fn subscribe(self: &Arc<Self>, scope: Scope) -> Subscription {
+        let subscriber = Arc::new(Subscriber { unread: AtomicU64::new(NONE), waker: AtomicWaker::new() });
+        let mut interests = self.interests.write();
+        interests.add(&scope, &subscriber);
+        self.subscriptions.fetch_add(1, Ordering::Relaxed);
+        let position = self.changes.read().end();
+        drop(interests);
+        Subscription { ring: Arc::clone(self), scope, subscriber, position, contiguous: position }
+    }
+
+    fn unsubscribe(&self, scope: &Scope, subscriber: &Arc<Subscriber>) {
+        let mut interests = self.interests.write();
+        interests.remove(scope, subscriber);
+        self.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        if interests.is_empty() {
+            // For nobody. One who comes a moment later waits for the lock, and begins after these.
+            let mut changes = self.changes.write();
+            changes.first = changes.end();
+            self.announced.fetch_max(changes.first, Ordering::AcqRel);
+            changes.bytes = 0;
+            let outdated = mem::take(&mut changes.queue);
+            drop((changes, interests));
+            drop(outdated);
+        }
+    }
+
+    /// Announces what was appended, and wakes those who subscribed to it.
+    pub fn announce(&self) {
+        let _one_at_a_time = self.announcing.lock();
+        // What comes meanwhile is for the next one: whoever writes without a pause does not keep this one here.
+        let end = self.changes.read().end();
+        loop {
+            let from = self.announced.load(Ordering::Acquire);
+            let (first, batch) = {
+                let changes = self.changes.read();
+                let first = from.max(changes.first);
+                (first, changes.from(first, RING_BATCH).cloned().collect::<Vec<_>>())
+            };
+            if batch.is_empty() || first >= end {
+                return;
+            }
+            // The first of each name: who is told of that will find the others.
+            let mut firsts = HashMap::<&str, Position>::new();
+            for (position, change) in (first..).zip(&batch) {
+                firsts.entry(&change.name).or_insert(position);
+            }
+            // What went before it could be announced may have been for anybody.
+            let lost = first > from;
+            let tell: Vec<(Position, Arc<Subscriber>)> = {
+                let interests = self.interests.read();
+                let known = |(name, position)| interests.of(name).map(move |who| (position, Arc::clone(who)));
+                let mut tell: Vec<_> = firsts.into_iter().flat_map(known).collect();
+                tell.extend(interests.all().filter(|_| lost).map(|who| (from, Arc::clone(who))));
+                tell
+            };
+            for (position, who) in &tell {
+                who.unread.fetch_min(*position, Ordering::AcqRel);
+            }
+            self.announced.fetch_max(first + batch.len() as u64, Ordering::AcqRel);
+            tell.iter().for_each(|(_, who)| who.waker.wake());
+        }
+    }
+
+    /// Announces what there is, and has the task woken when there is more.
+    pub(crate) fn poll_announce(&self, cx: &mut Context<'_>) {
+        self.waker.register(cx.waker());
+        if self.news.swap(false, Ordering::AcqRel) {
+            self.announce();
+        }
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subscriptions = self.subscriptions.load(Ordering::Relaxed);
+        f.debug_struct("Ring").field("bytes", &self.bytes()).field("subscriptions", &subscriptions).finish()
+    }
+}
+
+/// A reader of the ring, from where it was made. Dropped, it is forgotten.
+pub struct Subscription {
+    ring: Arc<Ring>,
+    scope: Scope,
+    subscriber: Arc<Subscriber>,
+    /// All that it subscribed to before this was read.
+    position: Position,
+    /// Up to here everything must be looked at: there is something in between that was announced.
+    contiguous: Position,
+}
+
+impl Subscription {
+    /// Has the task woken when there is something.
+    pub(crate) fn register(&self, cx: &Context<'_>) {
+        self.subscriber.waker.register(cx.waker());
+    }
+
+    /// Where the next change will be. All changes of a call that has returned are before it.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        self.ring.changes.read().end()
+    }
+
+    /// Whether all that was subscribed to before `until` was passed.
+    #[must_use]
+    pub fn has_read(&self, until: Position) -> bool {
+        self.position >= until
+    }
+
+    /// Some of the changes before `until` that were not passed, oldest first, those of no interest among them; none where all
+    /// were.
+    ///
+    /// # Errors
+    /// [`Overrun`].
+    pub fn read(&mut self, until: Position) -> Result<Vec<Arc<Change>>, Overrun> {
+        if self.position >= self.contiguous {
+            // In this order: what is announced before `announced` shows in `unread`, and what that speaks of is before `end`.
+            let announced = self.ring.announced.load(Ordering::Acquire);
+            let unread = self.subscriber.unread.swap(NONE, Ordering::AcqRel);
+            self.contiguous = self.end();
+            self.position = self.position.max(unread.min(announced));
+        }
+        let changes = self.ring.changes.read();
+        if self.position >= until {
+            return Ok(Vec::new());
+        }
+        if self.position < changes.first {
+            return Err(Overrun);
+        }
+        let count = usize::try_from(until - self.position).unwrap_or(RING_BATCH).min(RING_BATCH);
+        Ok(changes.from(self.position, count).cloned().collect())
+    }
+
+    /// Passes the first of what was read.
+    pub fn pass(&mut self) {
+        self.position += 1;
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.ring.unsubscribe(&self.scope, &self.subscriber);
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("position", &self.position).finish_non_exhaustive()
+    }
+}

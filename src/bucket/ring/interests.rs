@@ -1,0 +1,170 @@
+//! Who wants to hear of which names.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+    ops::Bound,
+    sync::Arc,
+};
+
+use smallvec::SmallVec;
+
+/// Whose changes are wanted.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    /// Of every bucket whose name begins with this.
+    Prefix(Arc<str>),
+    /// Of every bucket that has one of these names.
+    Names(Vec<Arc<str>>),
+}
+
+/// Nearly always one.
+type Those<T> = SmallVec<[Arc<T>; 1]>;
+
+/// Those who want to hear, by what they want to hear of.
+#[derive(Debug)]
+pub(super) struct Interests<T> {
+    names: HashMap<Arc<str>, Those<T>>,
+    /// Ordered, so that the few prefixes of a name are found among however many there are.
+    prefixes: BTreeMap<Arc<str>, Those<T>>,
+}
+
+impl<T> Default for Interests<T> {
+    fn default() -> Self {
+        Self { names: HashMap::new(), prefixes: BTreeMap::new() }
+    }
+}
+
+impl<T> Interests<T> {
+    pub(super) fn add(&mut self, scope: &Scope, who: &Arc<T>) {
+        match scope {
+            Scope::Prefix(prefix) => self.prefixes.entry(Arc::clone(prefix)).or_default().push(Arc::clone(who)),
+            Scope::Names(names) => {
+                for name in names {
+                    let those = self.names.entry(Arc::clone(name)).or_default();
+                    // A name that is given twice is one interest, and it was added a moment ago.
+                    if those.last().is_none_or(|last| !Arc::ptr_eq(last, who)) {
+                        those.push(Arc::clone(who));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, scope: &Scope, who: &Arc<T>) {
+        let leave = |those: &mut Those<T>| {
+            those.retain(|one| !Arc::ptr_eq(one, who));
+            those.is_empty()
+        };
+        match scope {
+            Scope::Prefix(prefix) => {
+                if self.prefixes.get_mut(prefix).is_some_and(leave) {
+                    self.prefixes.remove(prefix);
+                }
+            }
+            Scope::Names(names) => {
+                for name in names {
+                    if self.names.get_mut(name).is_some_and(leave) {
+                        self.names.remove(name);
+                    }
+                }
+            }
+        }
+        shrink(&mut self.names);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.prefixes.is_empty()
+    }
+
+    /// All who want to hear of a bucket of this name.
+    pub(super) fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Arc<T>> {
+        self.names.get(name).into_iter().chain(self.covering(name)).flatten()
+    }
+
+    /// Everyone, some of them more than once.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.names.values().chain(self.prefixes.values()).flatten()
+    }
+
+    /// Whether anyone wants to hear of a bucket of this name.
+    pub(super) fn covers(&self, name: &str) -> bool {
+        self.of(name).next().is_some()
+    }
+
+    /// The prefixes of this name that somebody wants, longest first. Each step leaps over all that stands between two of
+    /// them: where the greatest that is left is none, only what both have in common can still hold one.
+    fn covering<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Those<T>> {
+        let mut bound = Some(Bound::Included(name));
+        std::iter::from_fn(move || {
+            loop {
+                let mut left = self.prefixes.range::<str, _>((Bound::Unbounded, bound?));
+                let Some((prefix, those)) = left.next_back() else {
+                    bound = None;
+                    return None;
+                };
+                if name.starts_with(&**prefix) {
+                    bound = Some(Bound::Excluded(&name[..prefix.len()]));
+                    return Some(those);
+                }
+                let common = name.char_indices().zip(prefix.chars()).find(|((_, one), other)| one != other);
+                bound = common.map(|((at, _), _)| Bound::Included(&name[..at]));
+            }
+        })
+    }
+}
+
+/// Gives back what a crowd that has left took.
+fn shrink<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+    if map.capacity() > 64 && map.len() < map.capacity() / 4 {
+        map.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefixes(interests: &Interests<&'static str>, name: &str) -> Vec<&'static str> {
+        interests.of(name).map(|who| **who).collect()
+    }
+
+    #[test]
+    fn a_name_is_wanted_by_those_who_named_it_and_by_those_of_its_prefixes() {
+        let mut interests = Interests::default();
+        for prefix in ["", "a", "a/", "a/b", "a/c", "a0", "b", "a/bb", "ä/"] {
+            interests.add(&Scope::Prefix(prefix.into()), &Arc::new(prefix));
+        }
+        interests.add(&Scope::Names(vec!["a/b".into(), "x".into()]), &Arc::new("named"));
+        assert_eq!(prefixes(&interests, "a/b"), ["named", "a/b", "a/", "a", ""]);
+        assert_eq!(prefixes(&interests, "a/bz"), ["a/b", "a/", "a", ""]);
+        assert_eq!(prefixes(&interests, "a/a"), ["a/", "a", ""]);
+        assert_eq!(prefixes(&interests, "ä/1"), ["ä/", ""]);
+        assert_eq!(prefixes(&interests, "ö"), [""]);
+        assert_eq!(prefixes(&interests, "x"), ["named", ""]);
+    }
+
+    #[test]
+    fn who_leaves_is_not_known_any_more() {
+        let mut interests = Interests::default();
+        let (one, other) = (Arc::new("one"), Arc::new("other"));
+        let scope = Scope::Names(vec!["a".into(), "a".into(), "b".into()]);
+        interests.add(&scope, &one);
+        interests.add(&scope, &other);
+        assert_eq!(prefixes(&interests, "a"), ["one", "other"], "twice is once");
+        interests.remove(&scope, &one);
+        assert_eq!(prefixes(&interests, "a"), ["other"]);
+        interests.remove(&scope, &other);
+        assert!(interests.is_empty() && !interests.covers("a"));
+    }
+
+    #[test]
+    fn a_name_that_no_prefix_covers_is_found_out_among_many() {
+        let mut interests = Interests::default();
+        for n in 0..10_000 {
+            interests.add(&Scope::Prefix(format!("user/{n}/").into()), &Arc::new("user"));
+        }
+        assert!(interests.covers("user/77/cart"));
+        assert!(!interests.covers("user/77") && !interests.covers("users/1/") && !interests.covers("user/10000/"));
+    }
+}
