@@ -10,21 +10,17 @@ through both. All of that happens at once, in about a minute.
 What is true is asked of the server directly. With --require it fails where nginx, haproxy or grpcurl is missing.
 """
 
-import argparse
 import contextlib
-import os
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
 
 from world import Link, Listener, Running, Server, Watch, Wrong
-from world import end_as_told, free_ports, require, run_beside_each_other, until
+from world import end_as_told, free_ports, has, pail_to_test, require, run_beside_each_other, until
 
 IDLE_S = 3
 # Ten time-outs would be promise enough; the minute is for the Watch.
@@ -233,18 +229,7 @@ EACH = [
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    arguments.add_argument("pail", type=Path, help="the binary, such as target/release/pail")
-    arguments.add_argument("--require", action="store_true", help="fail where nginx, haproxy or grpcurl is missing")
-    arguments = arguments.parse_args()
-    pail = arguments.pail.resolve()
-    # Debian has them where not everybody's path leads.
-    os.environ["PATH"] += ":/usr/sbin:/usr/local/sbin"
-    missing = [tool for tool in ("nginx", "haproxy", "grpcurl") if shutil.which(tool) is None]
-    if missing:
-        print(f"NOT RUN, for want of {' and '.join(missing)}: {sys.argv[0]}")
-        return 1 if arguments.require else 0
-
+    pail = pail_to_test(__doc__, has("nginx", "haproxy", "grpcurl"))
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pail-proxies-"))
         servers = {

@@ -10,16 +10,14 @@ is real, a namespace of its own whose end of the wire is taken down, and needs r
 With --require it fails where root, ip or grpcurl is missing.
 """
 
-import argparse
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
+from functools import partial
 
-from world import Link, Server, Watch, Wrong, end_as_told, require, run_beside_each_other, until
+from world import Link, Server, Watch, Wrong
+from world import end_as_told, has, pail_to_test, require, run_beside_each_other, until
 
 AT_ONCE_S = 1
 # The server pings after so long, and waits so long for the answer.
@@ -128,28 +126,15 @@ def a_silent_network(pail):
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    arguments.add_argument("pail", type=Path, help="the binary, such as target/release/pail")
-    arguments.add_argument("--require", action="store_true", help="fail where root, ip or grpcurl is missing")
-    arguments = arguments.parse_args()
-    pail = arguments.pail.resolve()
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
-    is_missing = {"root": os.geteuid() != 0} | {tool: shutil.which(tool) is None for tool in ("ip", "grpcurl")}
-    missing = [what for what, is_so in is_missing.items() if is_so]
-    if missing:
-        print(f"NOT RUN, for want of {' and '.join(missing)}: {sys.argv[0]}")
-        return 1 if arguments.require else 0
-
+    pail = pail_to_test(__doc__, {"root": os.geteuid() == 0} | has("ip", "grpcurl"))
     with Server(pail) as server:
         kill, freeze, most_s = signal.SIGKILL, signal.SIGSTOP, KEEPALIVE_S + MARGIN_S
+        leased = partial(goes_down, server, "leased", freeze, LEASE_S - MARGIN_S, LEASE_S + MARGIN_S, lease=f"{LEASE_S}s")
         cases = [
-            ("a killed client", lambda: goes_down(server, "killed", kill, 0, AT_ONCE_S)),
-            ("a frozen client", lambda: goes_down(server, "frozen", freeze, 1, most_s)),
-            (
-                f"a frozen client with a lease of {LEASE_S} s",
-                lambda: goes_down(server, "leased", freeze, LEASE_S - MARGIN_S, LEASE_S + MARGIN_S, lease=f"{LEASE_S}s"),
-            ),
-            ("a silent network", lambda: a_silent_network(pail)),
+            ("a killed client", partial(goes_down, server, "killed", kill, 0, AT_ONCE_S)),
+            ("a frozen client", partial(goes_down, server, "frozen", freeze, 1, most_s)),
+            (f"a frozen client with a lease of {LEASE_S} s", leased),
+            ("a silent network", partial(a_silent_network, pail)),
         ]
         wrong = run_beside_each_other(cases)
     print(f"{len(cases)} ways to go without a word, and {wrong} went wrong")

@@ -3,8 +3,10 @@
 A process that is started here is ended by the `with` that started it, on every way out, and nothing else is ever ended.
 """
 
+import argparse
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -260,6 +262,28 @@ def run_beside_each_other(cases):
                 wrong += 1
                 print(f"WRONG  {name}: {words!r}", flush=True)
     return wrong
+
+
+def pail_to_test(documentation, is_there):
+    """The binary, from the command line. Ends here where something that is needed is not there, and says so."""
+    arguments = argparse.ArgumentParser(description=documentation.split("\n")[0])
+    arguments.add_argument("pail", type=Path, help="the binary, such as target/release/pail")
+    arguments.add_argument("--require", action="store_true", help=f"fail where {', '.join(is_there)} is missing")
+    arguments = arguments.parse_args()
+    pail = arguments.pail.resolve()
+    if pail.name != "pail" or not pail.is_file():
+        sys.exit(f"{arguments.pail} is no pail: build it first")
+    missing = [what for what, is_so in is_there.items() if not is_so]
+    if missing:
+        print(f"NOT RUN, for want of {' and '.join(missing)}: {sys.argv[0]}")
+        sys.exit(1 if arguments.require else 0)
+    return pail
+
+
+def has(*tools):
+    """Which of these programs are there. Debian has some where not everybody's path leads."""
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    return {tool: shutil.which(tool) is not None for tool in tools}
 
 
 def end_as_told(main):
