@@ -92,6 +92,11 @@ pub struct Limits {
     /// Bytes of the changes of watched entries kept for watchers; one that falls behind them is WATCHER_LAGGED
     #[arg(long, value_name = "BYTES", default_value_t = 64 * MIB, value_parser = bounded(KIB, 1 << 40))]
     pub ring_bytes_max: usize,
+
+    /// A Link that is silent for this long sends a heartbeat: seconds, or a number with ms or s. Proxies on the way must not
+    /// call it idle sooner
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = time(HEARTBEAT_MIN, HEARTBEAT_MAX))]
+    pub link_heartbeat: Duration,
 }
 
 impl Default for Limits {
@@ -151,14 +156,11 @@ pub const WATCH_BATCH_BYTES: usize = 16 * KIB;
 /// A Watch that is silent for this long sends a heartbeat, where the request does not say.
 pub const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(15);
 
-/// The shortest heartbeat a Watch can ask for; a shorter one is `INVALID_OPTION`.
+/// The shortest heartbeat of a Link, or that a Watch can ask for; a shorter one is `INVALID_OPTION`.
 pub const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 
-/// The longest heartbeat a Watch can ask for: a day.
+/// The longest heartbeat of a Link, or that a Watch can ask for: a day.
 pub const HEARTBEAT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A Link that is silent for this long sends a heartbeat.
-pub const LINK_HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// The shortest lease that a Link can ask for; a shorter one is `INVALID_OPTION`.
 pub const LEASE_MIN: Duration = Duration::from_secs(1);
@@ -229,6 +231,23 @@ fn bounded(min: usize, max: usize) -> impl Fn(&str) -> Result<usize, String> + C
     }
 }
 
+/// `10`, `10s` or `500ms`, from `min` to `max`.
+pub(crate) fn time(min: Duration, max: Duration) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+    move |text| {
+        let (digits, unit): (_, fn(u64) -> Duration) = match text.strip_suffix("ms") {
+            Some(digits) => (digits, Duration::from_millis),
+            None => (text.strip_suffix('s').unwrap_or(text), Duration::from_secs),
+        };
+        match digits.parse().map(unit) {
+            Ok(time) if (min..=max).contains(&time) => Ok(time),
+            _ => {
+                let (min, max) = (min.as_secs(), max.as_secs());
+                Err(format!("must be a whole number of seconds, or one with ms or s, {min} s to {max} s"))
+            }
+        }
+    }
+}
+
 /// Three quarters of the memory that this process may use: the machine's, or its cgroup's where that is less.
 fn memory_default() -> usize {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
@@ -264,6 +283,7 @@ mod tests {
         assert_eq!((limits.watch_names_max, limits.links_max, limits.detail_bytes_max), (10_000, 1_000, 1_024));
         assert_eq!((limits.history_events_max, limits.history_bytes_max), (1_000_000, 134_217_728));
         assert_eq!(limits.ring_bytes_max, 67_108_864);
+        assert_eq!(limits.link_heartbeat, Duration::from_secs(15));
         assert!(limits.memory_bytes_max > 0);
     }
 
@@ -271,5 +291,25 @@ mod tests {
     fn a_limit_out_of_its_range_says_what_is_allowed() {
         assert_eq!(bounded(1, 10)("11"), Err("must be 1 to 10".to_owned()));
         assert_eq!(bounded(1, 10)("x"), Err("must be a whole number, 1 to 10".to_owned()));
+    }
+    #[test]
+    fn a_time_is_seconds_or_has_a_unit() {
+        let time = time(Duration::ZERO, Duration::from_secs(60));
+        assert_eq!(time("7"), Ok(Duration::from_secs(7)));
+        assert_eq!(time("7s"), Ok(Duration::from_secs(7)));
+        assert_eq!(time("500ms"), Ok(Duration::from_millis(500)));
+        for text in ["", "s", "ms", "-1", "1.5s", "1m", "18446744073709551615"] {
+            assert!(time(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_out_of_its_range_says_what_is_allowed() {
+        let time = time(HEARTBEAT_MIN, Duration::from_secs(60));
+        assert_eq!((time("1000ms"), time("60")), (Ok(HEARTBEAT_MIN), Ok(Duration::from_secs(60))));
+        for text in ["999ms", "61s"] {
+            let words = time(text).unwrap_err();
+            assert!(words.ends_with(", 1 s to 60 s"), "{words}");
+        }
     }
 }

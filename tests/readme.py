@@ -17,7 +17,6 @@ Before anything else the runner checks itself: with sessions that are right, and
 
 import argparse
 import difflib
-import json
 import os
 import re
 import shutil
@@ -29,20 +28,18 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import world
+from world import DEADLINE_S, Wrong
+
 README = Path(__file__).resolve().parent.parent / "README.md"
 ADDRESS = "127.0.0.1:4040"
 MARK = "--- the command is over ---"
-DEADLINE_S = 30
 
 # What differs from run to run. Ids and revisions are microseconds since 1970: 16 digits.
 VARYING = re.compile(
     r'(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z)|(?P<registry>\b[0-9a-f]{32}\b)|(?P<id>\b\d{16}\b)'
     r'|(?<="ref": ")(?P<ref>\d+)'
 )
-
-
-class Wrong(Exception):
-    """README and the output differ, or a session did not run as it must."""
 
 
 @dataclass
@@ -114,26 +111,12 @@ def compare(session, outputs):
         raise Wrong(f"line {session.line}: this came out otherwise\n" + "\n".join(diff))
 
 
-class Server:
-    """`pail serve` on a free port, for as long as a `with` lasts."""
+class Server(world.Server):
+    """A server, and a shell that finds it."""
 
     def __init__(self, pail):
-        self.log = []
-        # What the caller's environment says of pail is not the README's.
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith("PAIL_")}
-        command = [pail, "serve", "--listen", "127.0.0.1:0", "--log-format", "json"]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=self.env)
-        self.address = next(filter(None, map(self.listening, self.process.stderr)), None)
-        if self.address is None:
-            raise Wrong("the server did not start:\n" + "".join(self.log))
-        # Somebody has to read the log, or the server would wait for it.
-        threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
-        self.env |= {"PAIL_ADDR": self.address, "PATH": f"{Path(pail).parent}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
-
-    def listening(self, line):
-        self.log.append(line)
-        fields = json.loads(line)["fields"] if line.startswith("{") else {}
-        return fields.get("address") if fields.get("message") == "listening" else None
+        super().__init__(pail)
+        self.env |= {"PATH": f"{Path(pail).parent}:{os.environ['PATH']}"}
 
     def bash(self, script, cwd):
         script = script.replace(ADDRESS, self.address)
@@ -150,19 +133,6 @@ class Server:
 
     def lines(self, output):
         return output.replace(self.address, ADDRESS).split("\n")[:-1] if output else []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        try:
-            code = self.process.wait(DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise Wrong("the server did not end") from None
-        if code != 0:
-            raise Wrong(f"the server ended with {code}:\n" + "".join(self.log))
 
 
 def kill(process):

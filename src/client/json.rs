@@ -78,7 +78,8 @@ macro_rules! to_json {
     ($($message:ident { $($field:ident),* })*) => {$(
         impl ToJson for $message {
             fn to_json(&self) -> Json {
-                json!({ $(stringify!($field): self.$field.to_json()),* })
+                // A field that is a word of Rust's is named without the mark that makes it a name there.
+                json!({ $((stringify!($field).trim_start_matches("r#")): self.$field.to_json()),* })
             }
         }
     )*};
@@ -176,5 +177,7 @@ mod tests {
                 "time": "2025-11-24T16:00:00.500Z",
             }})
         );
+        let monitor = Monitor { r#ref: 7, bucket: "b".into(), bucket_id: 1 };
+        assert_eq!(monitor.to_json(), json!({"ref": 7, "bucket": "b", "bucket_id": 1}));
     }
 }

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     bucket::Begin,
-    limits::{LEASE_DEFAULT, LEASE_MAX, LEASE_MIN, LINK_HEARTBEAT},
+    limits::{LEASE_DEFAULT, LEASE_MAX, LEASE_MIN},
     link::{End, Life, LinkError, Linked, News, Trap},
     pb::{self, LinkMode, link_request::Request, link_response::Response},
     process,
@@ -131,7 +131,7 @@ impl Buckets {
             stage: Stage::First,
             // An error would mean that nobody is left who could say it.
             drain: Box::pin(async move { drop(drain.wait_for(|drain| *drain).await) }),
-            timer: Box::pin(sleep(LINK_HEARTBEAT)),
+            timer: Box::pin(sleep(self.registry.limits().link_heartbeat)),
             buckets: self.clone(),
             _permit: permit,
         })
@@ -187,7 +187,7 @@ impl<R: Stream<Item = Result<pb::LinkRequest, Status>> + Unpin> Stream for LinkS
         if !matches!(item, Some(Ok(_))) {
             this.stage = Stage::Over;
         }
-        this.timer.as_mut().reset(Instant::now() + LINK_HEARTBEAT);
+        this.timer.as_mut().reset(Instant::now() + this.buckets.registry.limits().link_heartbeat);
         Poll::Ready(item)
     }
 }

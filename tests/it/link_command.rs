@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     binary::{Running, Served, complaint, pail},
-    promise::{Random, seed},
+    random::Random,
     support::{Client, Server, Watching, names, until, why},
 };
 
@@ -435,16 +435,16 @@ fn who_writes_in_between_is_found_out() {
 
 #[test]
 fn in_a_thousand_rounds_of_two_contenders_there_are_never_two_holders() {
-    let seed = seed();
-    println!("PAIL_SEED={seed}");
+    let mut random = Random::seeded();
     let server = Server::start();
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
     let rounds = Arc::new(AtomicUsize::new(0));
     let (tell, told) = channel();
-    for n in 0..2 {
+    for _ in 0..2 {
+        let random = random.split();
         let (address, log, rounds, tell) = (server.address, log.clone(), Arc::clone(&rounds), tell.clone());
-        thread::spawn(move || tell.send(contend(address, log.to_str().unwrap(), &rounds, Random(seed + n))));
+        thread::spawn(move || tell.send(contend(address, log.to_str().unwrap(), &rounds, random)));
     }
     drop(tell);
 

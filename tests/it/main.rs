@@ -4,7 +4,6 @@
 
 mod add;
 mod binary;
-mod churn;
 mod cli;
 mod crash;
 mod deadline;
@@ -18,6 +17,7 @@ mod limits;
 mod link_command;
 mod paging;
 mod promise;
+mod random;
 mod raw;
 mod resume;
 mod support;

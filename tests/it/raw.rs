@@ -88,8 +88,7 @@ impl RawCall {
 
     /// The answer's head, which is there when the handler has returned; the body is not read.
     pub(crate) async fn unread(self) -> Unread {
-        let (head, body) = soon(self.response).await.unwrap().into_parts();
-        Unread { headers: head.headers, body, _request: self.request }
+        Unread::new(soon(self.response).await.unwrap(), self.request)
     }
 
     /// The answer of the one of two calls that is answered first, and the other call.
@@ -101,8 +100,7 @@ impl RawCall {
             }
         };
         let (response, body, other) = soon(first).await;
-        let (head, stream) = response.unwrap().into_parts();
-        (Unread { headers: head.headers, body: stream, _request: body }.read().await, other)
+        (Unread::new(response.unwrap(), body).read().await, other)
     }
 
     pub(crate) async fn answer(self) -> Answer {
@@ -110,29 +108,60 @@ impl RawCall {
     }
 }
 
-/// An answer that nobody reads yet.
+/// An answer that nobody reads yet. Dropping it resets the stream, unless both sides have ended.
 pub(crate) struct Unread {
     headers: HeaderMap,
     body: RecvStream,
-    _request: SendStream<Bytes>,
+    /// Of it, what is not yet a whole message.
+    bytes: BytesMut,
+    request: SendStream<Bytes>,
 }
 
 impl Unread {
-    /// Reads it to its end.
-    pub(crate) async fn read(mut self) -> Answer {
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = soon(self.body.data()).await {
+    fn new(response: http::Response<RecvStream>, request: SendStream<Bytes>) -> Self {
+        let (head, body) = response.into_parts();
+        Self { headers: head.headers, body, bytes: BytesMut::new(), request }
+    }
+
+    /// Goes on with the request.
+    pub(crate) fn send(&mut self, bytes: impl Into<Bytes>) {
+        // The server may have ended the stream already.
+        drop(self.request.send_data(bytes.into(), false));
+    }
+
+    /// Ends the request.
+    pub(crate) fn end(&mut self) {
+        drop(self.request.send_data(Bytes::new(), true));
+    }
+
+    /// Reads the next message; `None` at the end.
+    pub(crate) async fn message(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some((head, rest)) = self.bytes.split_at_checked(5)
+                && let length = usize::try_from((&head[1..]).get_u32()).unwrap()
+                && rest.len() >= length
+            {
+                assert_eq!(head[0], 0, "not compressed");
+                self.bytes.advance(5);
+                return Some(self.bytes.split_to(length).freeze());
+            }
+            let Some(chunk) = soon(self.body.data()).await else {
+                assert!(self.bytes.is_empty(), "the last message is whole");
+                return None;
+            };
             let chunk = chunk.expect("the stream ends with trailers");
             self.body.flow_control().release_capacity(chunk.len()).unwrap();
-            bytes.extend(chunk);
+            self.bytes.extend(chunk);
+        }
+    }
+
+    /// Reads it to its end.
+    pub(crate) async fn read(mut self) -> Answer {
+        let mut messages = Vec::new();
+        while let Some(message) = self.message().await {
+            messages.push(message);
         }
         let trailers = soon(self.body.trailers()).await.unwrap().unwrap_or(self.headers);
-        let mut messages = Vec::new();
-        while !bytes.is_empty() {
-            assert_eq!(bytes.get_u8(), 0, "not compressed");
-            let length = usize::try_from(bytes.get_u32()).unwrap();
-            messages.push(bytes.split_to(length).freeze());
-        }
         Answer { messages, status: Status::from_header_map(&trailers).expect("an answer has a status") }
     }
 }

@@ -132,6 +132,12 @@ impl Server {
         Client(soon(endpoint.connect()).await.unwrap())
     }
 
+    /// A client whose streams take next to nothing before it is read.
+    pub(crate) async fn narrow_client(&self) -> Client {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        Client(soon(endpoint.initial_stream_window_size(1 << 10).connect()).await.unwrap())
+    }
+
     /// Asks it to drain.
     pub(crate) fn shut_down(&mut self) {
         self.shutdown.take().expect("asked once").send(()).expect("it still serves");

@@ -467,7 +467,11 @@ mod without_sockets {
     use super::*;
 
     fn buckets() -> Buckets {
-        Buckets::new(Registry::start(Limits::default(), Arc::new(SystemClock::default()), "test".to_owned()))
+        within(Limits::default())
+    }
+
+    fn within(limits: Limits) -> Buckets {
+        Buckets::new(Registry::start(limits, Arc::new(SystemClock::default()), "test".to_owned()))
     }
 
     type Requests = Pin<Box<dyn Stream<Item = Result<pb::LinkRequest, Status>> + Send>>;
@@ -526,14 +530,16 @@ mod without_sockets {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_quiet_link_sends_a_heartbeat_every_15_s() {
-        let buckets = buckets();
-        let mut stream = open(&buckets, [Request::Ping(pb::LinkPing {})]);
-        next(&mut stream).await;
-        for _ in 0..3 {
-            let start = Instant::now();
-            assert!(matches!(next(&mut stream).await, Response::Heartbeat(_)));
-            assert_eq!(start.elapsed(), Duration::from_secs(15));
+    async fn a_quiet_link_sends_a_heartbeat_every_15_s_or_as_often_as_the_server_was_told() {
+        for link_heartbeat in [Duration::from_secs(15), Duration::from_secs(1)] {
+            let buckets = within(Limits { link_heartbeat, ..Limits::default() });
+            let mut stream = open(&buckets, [Request::Ping(pb::LinkPing {})]);
+            next(&mut stream).await;
+            for _ in 0..3 {
+                let start = Instant::now();
+                assert!(matches!(next(&mut stream).await, Response::Heartbeat(_)));
+                assert_eq!(start.elapsed(), link_heartbeat);
+            }
         }
     }
 
