@@ -18,12 +18,13 @@ use clap::Args;
 
 pub use self::command::Exec;
 use self::{
-    command::{EXIT_NOT_RUN, Ended, Running},
+    command::{EXIT_NOT_RUN, Running},
     connection::Connection,
     hold::{Hold, Times},
 };
 use super::{
     backoff::Backoff,
+    ended::Ended,
     error::{Error, root_cause},
     options::{Options, duration, ttl},
 };

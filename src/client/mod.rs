@@ -12,6 +12,7 @@ use clap::Subcommand;
 
 mod backoff;
 mod dump;
+mod ended;
 mod entries;
 mod error;
 mod export;

@@ -13,11 +13,8 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{self, Write as _},
-    os::{
-        fd::OwnedFd,
-        unix::process::{CommandExt as _, ExitStatusExt as _},
-    },
-    process::{Command, ExitCode, ExitStatus},
+    os::{fd::OwnedFd, unix::process::CommandExt as _},
+    process::{Command, ExitCode},
     time::Duration,
 };
 
@@ -29,13 +26,11 @@ use tokio::{
 };
 
 use super::fence::now;
-use crate::client::{error::root_cause, output::one_line};
+use crate::client::{ended::Ended, error::root_cause, output::one_line};
 
 /// As shells have it: the command is there and can't be run, or it is not there.
 pub(super) const EXIT_NOT_RUN: u8 = 126;
 const EXIT_NOT_FOUND: u8 = 127;
-/// 128 and a signal's number.
-const EXIT_SIGNAL: i32 = 128;
 
 /// A command that runs. Dropped, it is killed.
 #[derive(Debug)]
@@ -119,27 +114,6 @@ fn own_binary() -> io::Result<std::path::PathBuf> {
     if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() }
 }
 
-/// How a command ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ended(ExitStatus);
-
-impl Ended {
-    /// As a shell would have it.
-    pub(super) fn exit_code(self) -> u8 {
-        let code = self.0.code().unwrap_or_else(|| EXIT_SIGNAL + self.0.signal().unwrap_or_default());
-        u8::try_from(code).unwrap_or(u8::MAX)
-    }
-
-    /// What went wrong, in words; `None` for status 0.
-    pub(super) fn fault(self) -> Option<String> {
-        match (self.0.code(), self.0.signal()) {
-            (Some(0), _) => None,
-            (Some(code), _) => Some(format!("exit {code}")),
-            (None, signal) => Some(format!("signal {}", signal.unwrap_or_default())),
-        }
-    }
-}
-
 /// What is passed on. SIGHUP is not listened for, or `nohup` would be in vain.
 #[derive(Debug)]
 struct Signals {
@@ -214,15 +188,5 @@ mod tests {
         for others in [&["pail"][..], &["pail", "link", "b", "--", "ls"], &["pail", "link-exec", "b", "ls"]] {
             assert!(asked_for(others).is_none());
         }
-    }
-
-    #[test]
-    fn an_end_is_told_as_shells_do() {
-        let ended = |raw| Ended(ExitStatus::from_raw(raw));
-        let told = |ended: Ended| (ended.exit_code(), ended.fault());
-        assert_eq!(told(ended(0)), (0, None));
-        assert_eq!(told(ended(3 << 8)), (3, Some("exit 3".to_owned())));
-        assert_eq!(told(ended(255 << 8)), (255, Some("exit 255".to_owned())));
-        assert_eq!(told(ended(9)), (137, Some("signal 9".to_owned())));
     }
 }

@@ -2,12 +2,14 @@
 
 use std::{
     io::{self, Write as _},
-    process::{ExitStatus, Stdio},
+    process::Stdio,
     str::FromStr,
 };
 
 use serde_json::Value as Json;
 use tokio::{io::AsyncWriteExt as _, process::Command};
+
+use crate::client::ended::Ended;
 
 /// A command for the shell.
 #[derive(Clone, Debug)]
@@ -33,17 +35,9 @@ impl Exec {
                 _ => {}
             }
         }
-        let status = child.wait().await?;
-        if !status.success() {
-            writeln!(io::stderr(), "pail: the command failed ({}) for {event}", ended(status))?;
+        if let Some(fault) = Ended(child.wait().await?).fault() {
+            writeln!(io::stderr(), "pail: the command failed ({fault}) for {event}")?;
         }
         Ok(())
-    }
-}
-
-fn ended(status: ExitStatus) -> String {
-    match status.code() {
-        Some(code) => format!("exit {code}"),
-        None => status.to_string(),
     }
 }
