@@ -15,7 +15,7 @@ mod transact;
 use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
 use self::{
-    ring::{Change, ChangeKind, Ring},
+    ring::{Change, ChangeKind, Position, Ring},
     state::Slot,
 };
 pub use self::{
@@ -394,11 +394,22 @@ impl Call<Scan<'_>> for Bucket {
 #[derive(Clone, Copy, Debug)]
 pub struct Observe<'a>(pub Scan<'a>);
 
+/// What an [`Observe`] sees.
+#[derive(Debug)]
+pub struct Observed {
+    /// The entries.
+    pub page: ScanPage,
+    /// In the ring, the bucket's changes before this are in the page, and those from here on are not.
+    pub position: Position,
+}
+
 impl Call<Observe<'_>> for Bucket {
-    type Reply = Result<ScanPage, Error>;
+    type Reply = Result<Observed, Error>;
 
     fn handle_call(&mut self, Observe(scan): Observe<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
-        self.look(me, |bucket| bucket.scan(scan))
+        let page = self.look(me, |bucket| bucket.scan(scan))?;
+        // Looked at before anyone else can change the bucket.
+        Ok(Observed { page, position: self.position() })
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     bucket::{
-        Bucket, Entry, Observe, Scan, Values,
+        Bucket, Entry, Observe, Observed, Scan, Values,
         ring::{Change, Overrun, Position, Scope, Subscription},
     },
     limits::WATCH_BATCH_EVENTS,
@@ -82,7 +82,7 @@ pub(super) struct Telling {
 struct Chunk {
     entries: Vec<Entry>,
     more: bool,
-    /// What happened before this comes before it.
+    /// What happened before this comes before it, and what is in the ring from here on after it.
     before: Moment,
 }
 
@@ -92,6 +92,13 @@ struct Chunk {
 pub(super) struct Moment {
     pub(super) revision: Revision,
     pub(super) position: Position,
+}
+
+impl Moment {
+    /// The log is looked at before this is asked, and the ring is now.
+    pub(super) fn now(revision: Revision, reader: Option<&Reader>) -> Self {
+        Self { revision, position: reader.map_or(0, |reader| reader.subscription.end()) }
+    }
 }
 
 impl Telling {
@@ -117,15 +124,15 @@ impl Telling {
     pub(super) fn read(&mut self, registry: &Registry, reader: &Reader, batch: &Batch) -> Option<Moment> {
         if self.chunk.is_none() {
             let revision = registry.revision();
-            let page = self.bucket.call(Observe(Scan {
+            let observed = self.bucket.call(Observe(Scan {
                 prefix: &reader.key_prefix,
                 after: self.covered.as_deref(),
                 items_max: WATCH_BATCH_EVENTS,
                 bytes_max: batch.room(),
                 values: reader.values,
             }));
-            let page = page.ok()?.ok()?;
-            let before = Moment { revision, position: reader.subscription.end() };
+            let Observed { page, position } = observed.ok()?.ok()?;
+            let before = Moment { revision, position };
             self.chunk = Some(Chunk { entries: page.entries, more: page.more, before });
         }
         self.chunk.as_ref().map(|chunk| chunk.before)

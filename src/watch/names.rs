@@ -187,7 +187,12 @@ impl NamesWatch {
     pub(super) fn initial(&mut self) -> Result<Option<Vec<Happening>>, Overrun> {
         let Some(entries) = &mut self.entries else { return Ok(None) };
         let mut batch = Batch::default();
-        while entries.step(&self.seat.registry, &mut batch)? && !batch.is_full() {}
+        // There may be thousands of buckets with nothing to tell: others on this thread come first.
+        for _ in 0..WATCH_BATCH_EVENTS {
+            if !entries.step(&self.seat.registry, &mut batch)? || batch.is_full() {
+                break;
+            }
+        }
         Ok((entries.told.is_some() || !batch.happenings.is_empty()).then_some(batch.happenings))
     }
 
@@ -200,29 +205,45 @@ impl NamesWatch {
 
     /// What has happened since; `None` once all monitors have fired.
     pub(super) fn next(&mut self, cx: &mut Context<'_>, reached: Option<Revision>) -> Result<Option<Progress>, End> {
-        let Some(entries) = &mut self.entries else { return Ok(self.deaths(cx)) };
-        if entries.held.is_none() {
-            entries.reader.subscription.register(cx);
-            let Some(deaths) = self.deaths(cx) else { return Ok(None) };
-            if let Some(entries) = &mut self.entries {
-                entries.held = Some((deaths, entries.reader.subscription.end()));
+        // Put back on every way out.
+        let Some(mut entries) = self.entries.take() else { return Ok(self.deaths(cx)) };
+        let next = self.next_with(&mut entries, cx, reached);
+        self.entries = Some(entries);
+        next
+    }
+
+    /// The same, where entries are wanted.
+    fn next_with(
+        &mut self,
+        entries: &mut NamedEntries,
+        cx: &mut Context<'_>,
+        reached: Option<Revision>,
+    ) -> Result<Option<Progress>, End> {
+        let (deaths, before) = match entries.held.take() {
+            Some(held) => held,
+            None => {
+                entries.reader.subscription.register(cx);
+                let Some(deaths) = self.deaths(cx) else { return Ok(None) };
+                (deaths, entries.reader.subscription.end())
             }
-        }
-        let Some(entries) = &mut self.entries else { return Ok(None) };
-        let before = entries.held.as_ref().map_or(0, |(_, position)| *position);
+        };
         let mut batch = Batch::default();
         entries.read(before, &mut batch).map_err(|Overrun| End::Lagged { resume: reached })?;
         if !batch.happenings.is_empty() || !entries.reader.subscription.has_read(before) {
-            let revision = reached.unwrap_or(self.since);
+            let mut revision = reached.unwrap_or(self.since);
+            match deaths.news {
+                // That there was no death is not kept: it is asked again, by one who registers again.
+                News::None => revision = revision.max(deaths.revision),
+                News::Events(_) | News::End => entries.held = Some((deaths, before)),
+            }
             return Ok(Some(Progress { revision, news: News::Events(batch.happenings) }));
         }
-        let held = entries.held.take().map(|(deaths, _)| deaths);
-        if let Some(Progress { news: News::Events(deaths), .. }) = &held {
+        if let News::Events(deaths) = &deaths.news {
             for death in deaths {
                 entries.forget(death);
             }
         }
-        Ok(held)
+        Ok(Some(deaths))
     }
 
     /// Some DOWNs; `None` after the last.

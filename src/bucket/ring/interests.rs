@@ -18,6 +18,24 @@ pub enum Scope {
     Names(Vec<Arc<str>>),
 }
 
+/// Some of a scope.
+#[derive(Clone, Copy)]
+pub(super) enum Part<'a> {
+    Prefix(&'a Arc<str>),
+    Names(&'a [Arc<str>]),
+}
+
+impl Scope {
+    /// All of it, not more than so many names at a time.
+    pub(super) fn parts(&self, names_max: usize) -> impl Iterator<Item = Part<'_>> {
+        let (prefix, names) = match self {
+            Self::Prefix(prefix) => (Some(prefix), &[][..]),
+            Self::Names(names) => (None, &names[..]),
+        };
+        prefix.map(Part::Prefix).into_iter().chain(names.chunks(names_max).map(Part::Names))
+    }
+}
+
 /// Nearly always one.
 type Those<T> = SmallVec<[Arc<T>; 1]>;
 
@@ -36,13 +54,14 @@ impl<T> Default for Interests<T> {
 }
 
 impl<T> Interests<T> {
-    pub(super) fn add(&mut self, scope: &Scope, who: &Arc<T>) {
-        match scope {
-            Scope::Prefix(prefix) => self.prefixes.entry(Arc::clone(prefix)).or_default().push(Arc::clone(who)),
-            Scope::Names(names) => {
+    pub(super) fn add(&mut self, part: Part<'_>, who: &Arc<T>) {
+        match part {
+            Part::Prefix(prefix) => self.prefixes.entry(Arc::clone(prefix)).or_default().push(Arc::clone(who)),
+            Part::Names(names) => {
                 for name in names {
                     let those = self.names.entry(Arc::clone(name)).or_default();
-                    // A name that is given twice is one interest, and it was added a moment ago.
+                    // A name that is given twice is one interest, and it was added a moment ago. (Where another one came
+                    // in between it is two, which does no harm.)
                     if those.last().is_none_or(|last| !Arc::ptr_eq(last, who)) {
                         those.push(Arc::clone(who));
                     }
@@ -51,18 +70,18 @@ impl<T> Interests<T> {
         }
     }
 
-    pub(super) fn remove(&mut self, scope: &Scope, who: &Arc<T>) {
+    pub(super) fn remove(&mut self, part: Part<'_>, who: &Arc<T>) {
         let leave = |those: &mut Those<T>| {
             those.retain(|one| !Arc::ptr_eq(one, who));
             those.is_empty()
         };
-        match scope {
-            Scope::Prefix(prefix) => {
+        match part {
+            Part::Prefix(prefix) => {
                 if self.prefixes.get_mut(prefix).is_some_and(leave) {
                     self.prefixes.remove(prefix);
                 }
             }
-            Scope::Names(names) => {
+            Part::Names(names) => {
                 for name in names {
                     if self.names.get_mut(name).is_some_and(leave) {
                         self.names.remove(name);
@@ -133,9 +152,9 @@ mod tests {
     fn a_name_is_wanted_by_those_who_named_it_and_by_those_of_its_prefixes() {
         let mut interests = Interests::default();
         for prefix in ["", "a", "a/", "a/b", "a/c", "a0", "b", "a/bb", "ä/"] {
-            interests.add(&Scope::Prefix(prefix.into()), &Arc::new(prefix));
+            interests.add(Part::Prefix(&prefix.into()), &Arc::new(prefix));
         }
-        interests.add(&Scope::Names(vec!["a/b".into(), "x".into()]), &Arc::new("named"));
+        interests.add(Part::Names(&["a/b".into(), "x".into()]), &Arc::new("named"));
         assert_eq!(prefixes(&interests, "a/b"), ["named", "a/b", "a/", "a", ""]);
         assert_eq!(prefixes(&interests, "a/bz"), ["a/b", "a/", "a", ""]);
         assert_eq!(prefixes(&interests, "a/a"), ["a/", "a", ""]);
@@ -148,13 +167,14 @@ mod tests {
     fn who_leaves_is_not_known_any_more() {
         let mut interests = Interests::default();
         let (one, other) = (Arc::new("one"), Arc::new("other"));
-        let scope = Scope::Names(vec!["a".into(), "a".into(), "b".into()]);
-        interests.add(&scope, &one);
-        interests.add(&scope, &other);
+        let names = ["a".into(), "a".into(), "b".into()];
+        let scope = Part::Names(&names);
+        interests.add(scope, &one);
+        interests.add(scope, &other);
         assert_eq!(prefixes(&interests, "a"), ["one", "other"], "twice is once");
-        interests.remove(&scope, &one);
+        interests.remove(scope, &one);
         assert_eq!(prefixes(&interests, "a"), ["other"]);
-        interests.remove(&scope, &other);
+        interests.remove(scope, &other);
         assert!(interests.is_empty() && !interests.covers("a"));
     }
 
@@ -162,7 +182,7 @@ mod tests {
     fn a_name_that_no_prefix_covers_is_found_out_among_many() {
         let mut interests = Interests::default();
         for n in 0..10_000 {
-            interests.add(&Scope::Prefix(format!("user/{n}/").into()), &Arc::new("user"));
+            interests.add(Part::Prefix(&format!("user/{n}/").into()), &Arc::new("user"));
         }
         assert!(interests.covers("user/77/cart"));
         assert!(!interests.covers("user/77") && !interests.covers("users/1/") && !interests.covers("user/10000/"));

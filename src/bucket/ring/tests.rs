@@ -172,3 +172,34 @@ fn readers_that_come_and_go_under_load_read_each_change_once_and_in_order() {
         }
     });
 }
+
+#[test]
+fn a_reader_that_stops_before_the_end_loses_nothing_of_what_is_not_for_it() {
+    let ring = Ring::new(10_000);
+    let mut reader = ring.subscribe(named(&["a"]));
+    ring.append(vec![change("a", 1), change("b", 1)]);
+    ring.announce();
+    let until = reader.end();
+    // While it reads up to there, others go on.
+    ring.append(vec![change("b", 2)]);
+    while !reader.has_read(until) {
+        let count = reader.read(until).unwrap().len();
+        (0..count).for_each(|_| reader.pass());
+    }
+    for version in 3..1_000 {
+        ring.append(vec![change("b", version)]);
+        ring.announce();
+    }
+    ring.append(vec![change("a", 2)]);
+    assert_eq!(read(&mut reader, "a"), Ok(vec![2]));
+}
+
+#[test]
+fn what_a_call_appends_after_the_last_reader_has_left_is_not_kept() {
+    let ring = Ring::new(10_000);
+    let reader = ring.subscribe(named(&["a"]));
+    assert!(ring.wants("a"), "so it begins to keep a record");
+    drop(reader);
+    ring.append(vec![change("a", 1)]);
+    assert_eq!(ring.bytes(), 0);
+}

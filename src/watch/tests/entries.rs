@@ -1,8 +1,14 @@
 //! What a watch of entries promises, without a socket.
 
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    task::Wake,
+    thread,
+};
+
 use super::*;
 use crate::{
-    bucket::{Add, Delete, Op, Put, Tick, Touch, Transact},
+    bucket::{Add, Delete, Observe, Op, Put, Scan, Tick, Touch, Transact},
     name::Key,
     time_to_live::Ttl,
     value::Value,
@@ -435,4 +441,204 @@ fn a_name_that_is_followed_very_often_is_told_of_in_responses_that_clients_accep
         assert_eq!(revision > before, notices == 4_000, "all of it, or the revision before");
     }
     assert_eq!(notices, 4_000);
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Counter(AtomicUsize);
+
+impl Wake for Counter {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Polls as a runtime does: anew only where it was woken, and with a waker of its own each time.
+fn woken(watch: &mut Watch) -> Poll<Response> {
+    loop {
+        let counter = Arc::new(Counter::default());
+        let waker = Waker::from(Arc::clone(&counter));
+        match Pin::new(&mut *watch).poll_next(&mut Context::from_waker(&waker)) {
+            Poll::Ready(response) => return Poll::Ready(response.unwrap().unwrap()),
+            Poll::Pending if counter.0.load(Ordering::Relaxed) > 0 => {}
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+#[test]
+fn what_happens_between_a_response_and_the_next_poll_needs_nobody_to_wake_it_again() {
+    let registry = registry();
+    create(&registry, "b");
+    let mut watches = every_way(&registry, "b", Initial::Sent);
+    for watch in &mut watches {
+        hear(&registry, watch);
+    }
+    put(&registry, "b", "k");
+    registry.deliver();
+    for watch in &mut watches {
+        assert!(woken(watch).is_ready());
+    }
+    // Whoever is woken now is the task that was just polled, and it is polled once for it.
+    put(&registry, "b", "k");
+    registry.deliver();
+    for watch in &mut watches {
+        assert!(woken(watch).is_ready(), "{watch:?}");
+    }
+    put(&registry, "b", "k");
+    stop(&registry, "b", Reason::Killed);
+    registry.deliver();
+    for watch in &mut watches {
+        assert!(woken(watch).is_ready(), "{watch:?}");
+    }
+}
+
+/// Keeps what a watch has told of bucket "b": of each key the version.
+#[derive(Debug)]
+struct Follower {
+    watch: Watch,
+    entries: BTreeMap<String, u64>,
+    last: u64,
+    is_synced: bool,
+}
+
+impl Follower {
+    fn new(watch: Watch) -> Self {
+        Self { watch, entries: BTreeMap::new(), last: 0, is_synced: false }
+    }
+
+    /// Whether there was something.
+    fn step(&mut self) -> bool {
+        let Poll::Ready(response) = woken(&mut self.watch) else { return false };
+        match response.update {
+            Update::Events(notices) => notices.into_iter().map(said).for_each(|said| self.take(said)),
+            Update::Synced => self.is_synced = true,
+            _ => {}
+        }
+        true
+    }
+
+    fn take(&mut self, said: Said) {
+        match said {
+            Said::There(bucket, key, version) if bucket == "b" => {
+                assert_eq!(self.entries.insert(key, version), None, "told twice");
+            }
+            Said::Put(bucket, key, version) if bucket == "b" => {
+                self.follows(version);
+                self.entries.insert(key, version);
+            }
+            Said::Deleted(bucket, key, version) if bucket == "b" => {
+                self.follows(version);
+                self.entries.remove(&key).expect("it was there");
+            }
+            _ => {}
+        }
+    }
+
+    fn follows(&mut self, version: u64) {
+        assert!(version > self.last, "{version} after {}", self.last);
+        assert!(!self.is_synced || self.last == 0 || version == self.last + 1, "{version} after {}", self.last);
+        self.last = version;
+    }
+}
+
+#[test]
+fn a_watch_that_begins_while_others_write_ends_up_with_what_is_there() {
+    const KEYS: u64 = 300;
+    let registry = registry();
+    create(&registry, "b");
+    for n in 0..KEYS {
+        put_text(&registry, "b", &format!("{n:03}"), &"x".repeat(200));
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for round in 0..60_u64 {
+        let followers = thread::scope(|scope| {
+            let writers = [
+                scope.spawn(|| {
+                    for n in 0..1_000 {
+                        let key = format!("{:03}", (n * 7 + round) * 31 % KEYS);
+                        if n % 5 == 0 { delete(&registry, "b", &key) } else { drop(put(&registry, "b", &key)) }
+                    }
+                }),
+                // New buckets all the time, which are changed at once.
+                scope.spawn(|| {
+                    for n in 0..200 {
+                        let name = format!("b/{round}/{n}");
+                        create(&registry, &name);
+                        put(&registry, &name, "k");
+                        stop(&registry, &name, Reason::Normal);
+                    }
+                }),
+            ];
+            let mut followers = Vec::new();
+            while !writers.iter().all(thread::ScopedJoinHandle::is_finished) || followers.is_empty() {
+                assert!(Instant::now() < deadline, "{followers:?}");
+                if followers.len() < 12 {
+                    followers.extend(every_way(&registry, "b", Initial::Sent).map(Follower::new));
+                }
+                registry.deliver();
+                followers.iter_mut().for_each(|follower| drop(follower.step()));
+            }
+            followers
+        });
+        registry.deliver();
+        let scan = Scan { prefix: "", after: None, items_max: 1_000, bytes_max: 1 << 20, values: Values::LeftOut };
+        let id = registry.id_of(name("b")).unwrap();
+        let page = registry.bucket("b", id).unwrap().call(Observe(scan)).unwrap().unwrap().page;
+        let there: BTreeMap<String, u64> =
+            page.entries.into_iter().map(|entry| (entry.key.into(), entry.version.0)).collect();
+        for mut follower in followers {
+            while follower.step() {
+                assert!(Instant::now() < deadline, "{follower:?}");
+            }
+            assert!(follower.is_synced);
+            assert_eq!(follower.entries, there, "round {round}");
+        }
+    }
+}
+
+#[test]
+fn a_death_is_told_however_fast_others_write() {
+    let registry = registry();
+    let (mine, _) = (create(&registry, "a"), create(&registry, "b"));
+    let [_, mut follow, mut prefix] = every_way(&registry, "b", Initial::Sent);
+    let targets = [target("a"), target("b")];
+    let mut named = Watch::names(registry.clone(), &targets, WITH, Initial::Sent).unwrap();
+    let mut all = Watch::prefix(registry.clone(), "", WITH, Initial::Sent).unwrap();
+    let watches = [&mut named, &mut all, &mut follow, &mut prefix];
+    for watch in watches {
+        hear(&registry, watch);
+    }
+    stop(&registry, "a", Reason::Killed);
+    for watch in [&mut named, &mut all] {
+        let mut has_told = false;
+        for _ in 0..50 {
+            // More than it takes in one step.
+            (0..400).for_each(|_| drop(put(&registry, "b", "k")));
+            registry.deliver();
+            if let Poll::Ready(Response { update: Update::Events(notices), .. }) = woken(watch) {
+                has_told |= notices.into_iter().any(|notice| said(notice) == down("a", mine, Reason::Killed));
+            }
+        }
+        assert!(has_told, "{watch:?}");
+    }
+}
+
+#[test]
+fn a_resumed_watch_that_skips_what_is_there_tells_what_it_missed_and_what_changes() {
+    let registry = registry();
+    create(&registry, "b");
+    put(&registry, "b", "k");
+    let after = registry.revision();
+    let mut watches = every_way(&registry, "b", Initial::ChangesAfter(after));
+    let c = create(&registry, "bc");
+    put(&registry, "b", "k");
+    for (way, watch) in watches.iter_mut().enumerate() {
+        let heard = hear(&registry, watch);
+        let [Said::Started(_), rest @ ..] = &heard[..] else { panic!("{heard:?}") };
+        let by_prefix = way == 2;
+        let expected = [Said::Synced, created("bc", c), has_put("b", "k", 2)];
+        assert_eq!(rest.len(), 2 + usize::from(by_prefix), "{heard:?}");
+        assert!(rest.iter().all(|said| expected.contains(said)), "{heard:?}");
+    }
 }
