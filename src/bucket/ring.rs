@@ -258,7 +258,8 @@ impl Ring {
             let lost = from..first;
             let tell: Vec<(Range<Position>, Arc<Subscriber>)> = {
                 let interests = self.interests.read();
-                let known = |(name, span): (_, Range<_>)| interests.of(name).map(move |who| (span.clone(), who.clone()));
+                let known =
+                    |(name, span): (_, Range<_>)| interests.of(name).map(move |who| (span.clone(), who.clone()));
                 let mut tell: Vec<_> = spans.into_iter().flat_map(known).collect();
                 tell.extend(interests.all().filter(|_| !lost.is_empty()).map(|who| (lost.clone(), Arc::clone(who))));
                 tell

@@ -465,12 +465,7 @@ impl Scope {
     }
 
     /// Reads the next page of what is there.
-    fn page(
-        &self,
-        registry: &Registry,
-        after: Option<&Arc<str>>,
-        reader: Option<&Reader>,
-    ) -> Result<Page, Error> {
+    fn page(&self, registry: &Registry, after: Option<&Arc<str>>, reader: Option<&Reader>) -> Result<Page, Error> {
         match self {
             Self::Prefix(prefix) => {
                 let page = registry.snapshot(prefix, after.map(|after| &**after), SNAPSHOT_PAGE_NAMES)?;

@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(sizes(&[(1, 0), (2, 0), (1, 0)], 1 << 20), [4], "what is small goes together");
         assert_eq!(sizes(&[(1, 1_000), (20, 1_000), (1, 1_000)], 1 << 20), [1, 20, 1]);
         assert_eq!(sizes(&[(1, 60_000), (5, 10_000)], 70_000), [1, 5], "with the one before it would be torn");
-        assert_eq!(sizes(&[(1, 0), (10, 10_000), (1, 0)], 50_000), [1, 4, 4, 3]);
+        assert_eq!(sizes(&[(1, 0), (10, 10_000), (1, 0)], 50_000), [1, 4, 4, 2, 1]);
     }
 
     #[test]

@@ -10,14 +10,14 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use pail::pb::{self, Reason, WatchRequest, event::Event, watch_response::Response};
 use tokio::{sync::watch::Sender, task::JoinSet, time::timeout};
 use tonic_types::StatusExt as _;
 
-use super::support::{Client, Server, Watching, length, millis, names, prefix, put, soon, until};
+use super::support::{Client, Random, Server, Watching, length, millis, names, prefix, put, soon, until};
 
 const WRITERS: u64 = 6;
 const NAMES: u64 = 20;
@@ -29,18 +29,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 const TTL_MS_MAX: u64 = 40;
 /// What a client that stops a bucket gives as its reasons.
 const REASONS: [Reason; 4] = [Reason::Normal, Reason::Shutdown, Reason::Killed, Reason::Crashed];
-
-/// xorshift64: each goes its own way, the same for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) % end
-    }
-}
 
 fn name(n: u64) -> String {
     format!("b{n}")
@@ -257,10 +245,7 @@ async fn listen(watching: &mut Watching, seen: &mut Seen, stage: &Stage) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_seven_words_hold_under_churn() {
-    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
-    let seed = std::env::var("PAIL_SEED").map_or(u64::from(seed) | 1, |seed| seed.parse().unwrap());
-    println!("PAIL_SEED={seed}");
-    let mut seeds = Random(seed);
+    let mut seeds = Random::seed();
     let server = Server::start();
     let first = server.registry.revision().get();
     let stage = Arc::new(Stage::default());
@@ -288,13 +273,13 @@ async fn the_seven_words_hold_under_churn() {
             ..request
         };
         let clients = [server.client().await, server.client().await, server.client().await];
-        let random = Random(seeds.below(u64::MAX) | 1);
+        let random = seeds.split();
         let plan = Plan { request, lives_ms };
         watchers.spawn(watch(clients, plan, random, Arc::clone(&stage)));
     }
     let mut writers = JoinSet::new();
     for _ in 0..WRITERS {
-        writers.spawn(write(server.client().await, Random(seeds.below(u64::MAX) | 1), Arc::clone(&stage)));
+        writers.spawn(write(server.client().await, seeds.split(), Arc::clone(&stage)));
     }
     let mut notes = soon(writers.join_all()).await;
 

@@ -9,7 +9,7 @@ use std::{
     panic::resume_unwind,
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use pail::{
@@ -485,6 +485,31 @@ pub(crate) fn refused<T: fmt::Debug>(
 pub(crate) async fn ends_refused(watching: &mut Watching, code: Code, reason: &str, facts: &[(&str, &str)]) {
     let end = watching.response().await;
     refused(end, code, reason, facts);
+}
+
+/// xorshift64: each goes its own way, the same for the same seed.
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// Of the seed in `PAIL_SEED`, or of one that is printed.
+    pub(crate) fn seed() -> Self {
+        let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
+        let seed = std::env::var("PAIL_SEED").map_or(u64::from(seed) | 1, |seed| seed.parse().unwrap());
+        println!("PAIL_SEED={seed}");
+        Self(seed)
+    }
+
+    /// Another, that goes its own way.
+    pub(crate) fn split(&mut self) -> Self {
+        Self(self.below(u64::MAX) | 1)
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % end
+    }
 }
 
 /// How long something took.
