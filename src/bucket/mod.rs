@@ -16,7 +16,7 @@ use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
 use self::{
     ring::{Change, ChangeKind, Position, Ring},
-    state::Slot,
+    state::{ENTRY_ENCODED_BYTES, Slot},
 };
 pub use self::{
     state::Bucket,
@@ -79,6 +79,11 @@ pub struct Entry {
 impl Entry {
     fn new(key: impl Into<Box<str>>, slot: Slot) -> Self {
         Self { key: key.into(), value: Some(slot.value), version: slot.version, due: slot.due }
+    }
+
+    /// More than it has encoded.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Value::heap_bytes) + ENTRY_ENCODED_BYTES
     }
 }
 

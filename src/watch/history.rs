@@ -233,7 +233,11 @@ impl HistoryWatch {
             && !self.is_at(before)
         {
             self.read(before, batch).map_err(|Lost| End::Lagged { resume })?;
-            return Ok(self.is_at(before));
+            let is_there = self.is_at(before);
+            if let (false, Told::Some(Snapshot { telling: Some(telling), .. })) = (is_there, &mut self.told) {
+                telling.wait();
+            }
+            return Ok(is_there);
         }
         Ok(self.tell(batch))
     }

@@ -308,7 +308,11 @@ impl NamedEntries {
             }
             Some(before) => {
                 self.read(before.position, batch)?;
-                return Ok(self.reader.subscription.has_read(before.position));
+                let is_there = self.reader.subscription.has_read(before.position);
+                if let (false, Some(telling)) = (is_there, &mut self.telling) {
+                    telling.wait();
+                }
+                return Ok(is_there);
             }
         }
         Ok(true)

@@ -97,6 +97,13 @@ impl Batch {
         WATCH_BATCH_BYTES.saturating_sub(self.bytes)
     }
 
+    /// Whether all that the first of these changes' call has changed is to be in it. An empty one takes any call.
+    pub(super) fn has_room_for_call(&self, changes: &[Arc<Change>]) -> bool {
+        let Some(last) = changes.iter().position(|change| !change.more) else { return self.happenings.is_empty() };
+        let bytes: usize = changes[..=last].iter().map(|change| change.bytes()).sum();
+        self.happenings.is_empty() || bytes <= self.room()
+    }
+
     /// Whether it is enough for one response.
     pub(super) fn is_full(&self) -> bool {
         self.bytes > WATCH_BATCH_BYTES
@@ -153,9 +160,9 @@ impl Outbox {
                 self.told = 0;
             }
         }
-        if self.queue.is_empty() {
-            // What a large call took is not kept for the next, smaller ones.
-            self.queue = VecDeque::new();
+        // A client may not read for long: what a batch or a large call took is not kept for the few that are left.
+        if self.queue.len() < self.queue.capacity() / 4 {
+            self.queue.shrink_to_fit();
         }
         (!notices.is_empty()).then_some(notices)
     }

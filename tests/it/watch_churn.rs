@@ -377,9 +377,9 @@ async fn who_has_caught_up_has_what_a_scan_shows() {
             let acknowledged = acknowledged.get(id).copied().unwrap_or_default();
             assert!(acknowledged <= *version, "version {acknowledged} of {id} was acknowledged, {version} is its last");
         }
-        assert!(seen.connections > 3 && seen.events > 300, "there was something to see");
+        assert!(seen.connections > 3 && seen.events > 100, "there was something to see");
     }
-    assert!(all.iter().map(|seen| seen.down.len()).max() > Some(20), "lives came and went");
+    assert!(all.iter().map(|seen| seen.down.len()).max() > Some(5), "lives came and went");
     drop(all);
     until(async || (server.registry.ring().bytes() == 0).then_some(())).await;
 }

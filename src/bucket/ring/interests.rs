@@ -36,8 +36,50 @@ impl Scope {
     }
 }
 
-/// Nearly always one.
-type Those<T> = SmallVec<[Arc<T>; 1]>;
+/// Those who want to hear of one name or prefix: nearly always one, and maybe a hundred thousand.
+#[derive(Debug)]
+struct Those<T> {
+    few: SmallVec<[Arc<T>; 1]>,
+    /// The rest, by address: when a crowd leaves, nobody is looked for among all the others.
+    rest: Option<Box<HashMap<usize, Arc<T>>>>,
+}
+
+const FEW: usize = 16;
+
+impl<T> Default for Those<T> {
+    fn default() -> Self {
+        Self { few: SmallVec::new(), rest: None }
+    }
+}
+
+impl<T> Those<T> {
+    fn add(&mut self, who: &Arc<T>) {
+        // A name that is given twice is one interest, and it was added a moment ago. (Where another one came in between it is
+        // two, which does no harm.)
+        if self.few.last().is_some_and(|last| Arc::ptr_eq(last, who)) {
+            return;
+        }
+        if self.few.len() < FEW {
+            self.few.push(Arc::clone(who));
+        } else {
+            self.rest.get_or_insert_default().insert(Arc::as_ptr(who).addr(), Arc::clone(who));
+        }
+    }
+
+    /// Takes one out, and says whether that was the last.
+    fn remove(&mut self, who: &Arc<T>) -> bool {
+        self.few.retain(|one| !Arc::ptr_eq(one, who));
+        if let Some(rest) = &mut self.rest {
+            rest.remove(&Arc::as_ptr(who).addr());
+            shrink(rest);
+        }
+        self.iter().next().is_none()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.few.iter().chain(self.rest.iter().flat_map(|rest| rest.values()))
+    }
+}
 
 /// Those who want to hear, by what they want to hear of.
 #[derive(Debug)]
@@ -56,25 +98,17 @@ impl<T> Default for Interests<T> {
 impl<T> Interests<T> {
     pub(super) fn add(&mut self, part: Part<'_>, who: &Arc<T>) {
         match part {
-            Part::Prefix(prefix) => self.prefixes.entry(Arc::clone(prefix)).or_default().push(Arc::clone(who)),
+            Part::Prefix(prefix) => self.prefixes.entry(Arc::clone(prefix)).or_default().add(who),
             Part::Names(names) => {
                 for name in names {
-                    let those = self.names.entry(Arc::clone(name)).or_default();
-                    // A name that is given twice is one interest, and it was added a moment ago. (Where another one came
-                    // in between it is two, which does no harm.)
-                    if those.last().is_none_or(|last| !Arc::ptr_eq(last, who)) {
-                        those.push(Arc::clone(who));
-                    }
+                    self.names.entry(Arc::clone(name)).or_default().add(who);
                 }
             }
         }
     }
 
     pub(super) fn remove(&mut self, part: Part<'_>, who: &Arc<T>) {
-        let leave = |those: &mut Those<T>| {
-            those.retain(|one| !Arc::ptr_eq(one, who));
-            those.is_empty()
-        };
+        let leave = |those: &mut Those<T>| those.remove(who);
         match part {
             Part::Prefix(prefix) => {
                 if self.prefixes.get_mut(prefix).is_some_and(leave) {
@@ -98,12 +132,12 @@ impl<T> Interests<T> {
 
     /// All who want to hear of a bucket of this name.
     pub(super) fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Arc<T>> {
-        self.names.get(name).into_iter().chain(self.covering(name)).flatten()
+        self.names.get(name).into_iter().chain(self.covering(name)).flat_map(Those::iter)
     }
 
     /// Everyone, some of them more than once.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.names.values().chain(self.prefixes.values()).flatten()
+        self.names.values().chain(self.prefixes.values()).flat_map(Those::iter)
     }
 
     /// Whether anyone wants to hear of a bucket of this name.
@@ -176,6 +210,22 @@ mod tests {
         assert_eq!(prefixes(&interests, "a"), ["other"]);
         interests.remove(scope, &other);
         assert!(interests.is_empty() && !interests.covers("a"));
+    }
+
+    #[test]
+    fn a_crowd_is_told_of_one_by_one_and_leaves_nothing_behind() {
+        let mut interests = Interests::default();
+        let crowd: Vec<_> = (0..1_000).map(Arc::new).collect();
+        let names = ["a".into()];
+        crowd.iter().for_each(|who| interests.add(Part::Names(&names), who));
+        let mut told: Vec<i32> = interests.of("a").map(|who| **who).collect();
+        told.sort_unstable();
+        assert!(told.into_iter().eq(0..1_000));
+        for (n, who) in crowd.iter().enumerate() {
+            assert_eq!(interests.of("a").count(), 1_000 - n);
+            interests.remove(Part::Names(&names), who);
+        }
+        assert!(interests.is_empty());
     }
 
     #[test]

@@ -656,7 +656,7 @@ fn who_writes_pays_no_more_for_ten_thousand_watches_than_for_one() {
     const PUTS: u32 = 2_000;
     let registry = registry();
     create(&registry, "b");
-    let begin = || Watch::names(registry.clone(), &[target("b")], WITH, Initial::Sent).unwrap();
+    let begin = || Watch::follow(registry.clone(), &[target("b")], WITH, Initial::Sent).unwrap();
     // The best of some: what else the machine does is not what is measured.
     let best = || {
         let time = || {
