@@ -564,7 +564,7 @@ fn a_watch_that_begins_while_others_write_ends_up_with_what_is_there() {
                 scope.spawn(|| {
                     for n in 0..400 {
                         let key = format!("{:03}", (n * 7 + round) * 31 % KEYS);
-                        if n % 5 == 0 { delete(&registry, "b", &key) } else { drop(put(&registry, "b", &key)) }
+                        if n % 5 == 0 { delete(&registry, "b", &key) } else { _ = put(&registry, "b", &key) }
                     }
                 }),
                 // New buckets all the time, which are changed at once.
@@ -584,7 +584,7 @@ fn a_watch_that_begins_while_others_write_ends_up_with_what_is_there() {
                     followers.extend(every_way(&registry, "b", Initial::Sent).map(Follower::new));
                 }
                 registry.deliver();
-                followers.iter_mut().for_each(|follower| drop(follower.step()));
+                followers.iter_mut().for_each(|follower| _ = follower.step());
             }
             followers
         });
@@ -622,7 +622,7 @@ fn a_death_is_told_however_fast_others_write() {
         let mut has_told = false;
         for _ in 0..30 {
             // More than it takes in one step.
-            (0..400).for_each(|_| drop(put(&registry, "b", "k")));
+            (0..400).for_each(|_| _ = put(&registry, "b", "k"));
             registry.deliver();
             if let Poll::Ready(Response { update: Update::Events(notices), .. }) = woken(&mut watch) {
                 has_told |= notices.into_iter().any(|notice| said(notice) == down("a", mine, Reason::Killed));
@@ -661,7 +661,7 @@ fn who_writes_pays_no_more_for_ten_thousand_watches_than_for_one() {
     let best = || {
         let time = || {
             let start = Instant::now();
-            (0..PUTS).for_each(|_| drop(put(&registry, "b", "k")));
+            (0..PUTS).for_each(|_| _ = put(&registry, "b", "k"));
             start.elapsed()
         };
         (0..9).map(|_| time()).min().unwrap()
