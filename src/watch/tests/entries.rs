@@ -455,7 +455,9 @@ impl Wake for Counter {
 
 /// Polls as a runtime does: anew only where it was woken, and with a waker of its own each time.
 fn woken(watch: &mut Watch) -> Poll<Response> {
+    let deadline = Instant::now() + Duration::from_secs(20);
     loop {
+        assert!(Instant::now() < deadline, "it goes round and round: {watch:?}");
         let counter = Arc::new(Counter::default());
         let waker = Waker::from(Arc::clone(&counter));
         match Pin::new(&mut *watch).poll_next(&mut Context::from_waker(&waker)) {
