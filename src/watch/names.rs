@@ -80,24 +80,25 @@ impl NamesWatch {
         let seat = Seat::take(registry, Interest::Monitors);
         let (monitors, fired) = (Vec::with_capacity(targets.len()), Vec::new());
         let mut watch = Self { seat, monitors, fired, since, entries: None };
+        let names: Vec<Arc<str>> = targets.iter().map(|target| target.name.as_str().into()).collect();
         // Before the monitors, so that what changes in the buckets they find is in the ring.
         let reader = entries.map(|entries| {
-            let scope = Scope::Names(targets.iter().map(|target| target.name.as_str().into()).collect());
+            let scope = Scope::Names(names.clone());
             Reader::begin(&watch.seat.registry, scope, &entries)
         });
         let reader = reader.transpose().map_err(Refused::Failed)?;
         let mut sets = Vec::with_capacity(targets.len());
-        for targets in targets.chunks(MONITOR_BATCH) {
+        for (targets, names) in targets.chunks(MONITOR_BATCH).zip(names.chunks(MONITOR_BATCH)) {
             let set = watch.seat.registry.monitor(targets, &watch.seat.inbox);
             let (monitors, revision) = set.map_err(Refused::Failed)?;
             if sets.is_empty() {
                 watch.since = revision;
             }
-            for (target, (monitor, id)) in targets.iter().zip(monitors) {
+            for ((target, name), (monitor, id)) in targets.iter().zip(names).zip(monitors) {
                 if let Some(id) = id {
                     watch.seat.monitors.insert(monitor, id);
                 }
-                watch.monitors.push(Monitored { monitor, name: target.name.as_str().into(), id });
+                watch.monitors.push(Monitored { monitor, name: Arc::clone(name), id });
                 sets.push(Set { target: *target, monitor, revision });
             }
         }

@@ -102,7 +102,8 @@ async fn what_goes_with_entries_is_refused_without() {
 
 #[tokio::test]
 async fn an_entrys_life_is_told_whatever_names_its_bucket() {
-    let all: [(&str, fn(u64) -> WatchRequest); 4] = [
+    type Request = fn(u64) -> WatchRequest;
+    let all: [(&str, Request); 4] = [
         ("name", |_| names(&["b"])),
         ("incarnation", |id| incarnations(&[("b", id)])),
         ("follow", |_| follow("b")),

@@ -41,14 +41,14 @@ impl Scope {
 struct Those<T> {
     few: SmallVec<[Arc<T>; 1]>,
     /// The rest, by address: when a crowd leaves, nobody is looked for among all the others.
-    rest: Option<Box<HashMap<usize, Arc<T>>>>,
+    rest: BTreeMap<usize, Arc<T>>,
 }
 
 const FEW: usize = 16;
 
 impl<T> Default for Those<T> {
     fn default() -> Self {
-        Self { few: SmallVec::new(), rest: None }
+        Self { few: SmallVec::new(), rest: BTreeMap::new() }
     }
 }
 
@@ -62,22 +62,19 @@ impl<T> Those<T> {
         if self.few.len() < FEW {
             self.few.push(Arc::clone(who));
         } else {
-            self.rest.get_or_insert_default().insert(Arc::as_ptr(who).addr(), Arc::clone(who));
+            self.rest.insert(Arc::as_ptr(who).addr(), Arc::clone(who));
         }
     }
 
     /// Takes one out, and says whether that was the last.
     fn remove(&mut self, who: &Arc<T>) -> bool {
         self.few.retain(|one| !Arc::ptr_eq(one, who));
-        if let Some(rest) = &mut self.rest {
-            rest.remove(&Arc::as_ptr(who).addr());
-            shrink(rest);
-        }
+        self.rest.remove(&Arc::as_ptr(who).addr());
         self.iter().next().is_none()
     }
 
     fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.few.iter().chain(self.rest.iter().flat_map(|rest| rest.values()))
+        self.few.iter().chain(self.rest.values())
     }
 }
 
