@@ -329,7 +329,6 @@ async fn settle(client: &Client) -> Truth {
 async fn who_has_caught_up_has_what_a_scan_shows() {
     let mut seeds = Random::seed();
     let server = Server::start();
-    server.announce("crashed");
     let (end, ended) = watch::channel(None);
     let entries = |request| WatchRequest { entries: true, ..request };
     let requests = [

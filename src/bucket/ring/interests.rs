@@ -38,43 +38,53 @@ impl Scope {
 
 /// Those who want to hear of one name or prefix: nearly always one, and maybe a hundred thousand.
 #[derive(Debug)]
-struct Those<T> {
-    few: SmallVec<[Arc<T>; 1]>,
-    /// The rest, by address: when a crowd leaves, nobody is looked for among all the others.
-    rest: BTreeMap<usize, Arc<T>>,
+enum Those<T> {
+    Few(SmallVec<[Arc<T>; 1]>),
+    /// By address: when a crowd leaves, nobody is looked for among all the others.
+    Many(BTreeMap<usize, Arc<T>>),
 }
 
-const FEW: usize = 16;
+const FEW_MAX: usize = 16;
 
 impl<T> Default for Those<T> {
     fn default() -> Self {
-        Self { few: SmallVec::new(), rest: BTreeMap::new() }
+        Self::Few(SmallVec::new())
     }
 }
 
 impl<T> Those<T> {
     fn add(&mut self, who: &Arc<T>) {
-        // A name that is given twice is one interest, and it was added a moment ago. (Where another one came in between it is
-        // two, which does no harm.)
-        if self.few.last().is_some_and(|last| Arc::ptr_eq(last, who)) {
-            return;
-        }
-        if self.few.len() < FEW {
-            self.few.push(Arc::clone(who));
-        } else {
-            self.rest.insert(Arc::as_ptr(who).addr(), Arc::clone(who));
+        let by_address = |who: &Arc<T>| (Arc::as_ptr(who).addr(), Arc::clone(who));
+        match self {
+            // A name that is given twice is one interest, and it was added a moment ago. (Where another one came in between it
+            // is two, which does no harm.)
+            Self::Few(few) if few.last().is_some_and(|last| Arc::ptr_eq(last, who)) => {}
+            Self::Few(few) if few.len() < FEW_MAX => few.push(Arc::clone(who)),
+            Self::Few(few) => *self = Self::Many(few.iter().chain([who]).map(by_address).collect()),
+            Self::Many(many) => many.extend([by_address(who)]),
         }
     }
 
     /// Takes one out, and says whether that was the last.
     fn remove(&mut self, who: &Arc<T>) -> bool {
-        self.few.retain(|one| !Arc::ptr_eq(one, who));
-        self.rest.remove(&Arc::as_ptr(who).addr());
-        self.iter().next().is_none()
+        match self {
+            Self::Few(few) => {
+                few.retain(|one| !Arc::ptr_eq(one, who));
+                few.is_empty()
+            }
+            Self::Many(many) => {
+                many.remove(&Arc::as_ptr(who).addr());
+                many.is_empty()
+            }
+        }
     }
 
     fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.few.iter().chain(self.rest.values())
+        let (few, many) = match self {
+            Self::Few(few) => (&few[..], None),
+            Self::Many(many) => (&[][..], Some(many)),
+        };
+        few.iter().chain(many.into_iter().flat_map(BTreeMap::values))
     }
 }
 
