@@ -673,3 +673,44 @@ fn who_writes_pays_no_more_for_ten_thousand_watches_than_for_one() {
     let with_many = best();
     assert!(with_many < 3 * with_one, "{with_many:?} for {PUTS} puts, {with_one:?} with one watch");
 }
+
+#[test]
+fn of_a_transaction_that_crashes_its_bucket_nothing_is_told_but_the_death() {
+    let registry = registry();
+    let id = create(&registry, "b");
+    put(&registry, "b", "k");
+    let mut watches = every_way(&registry, "b", Initial::Skipped);
+    for watch in &mut watches {
+        hear(&registry, watch);
+    }
+    let hook = format!("{}in the midst", crate::hooks::PANIC);
+    let success = vec![Op::Delete(key("k")), Op::Put(key("l"), Value::Flag(true), None), Op::Get(key(&hook))];
+    let transact = Transact { checks: vec![], success, failure: vec![], results_bytes_max: 1 << 20 };
+    registry.ask(target("b"), transact).unwrap_err();
+    for (way, watch) in watches.iter_mut().enumerate() {
+        let heard = hear(&registry, watch);
+        assert_eq!(heard[0], down("b", id, Reason::Crashed), "way {way}");
+        assert!(heard[1..].iter().all(|said| *said == Said::Over), "{heard:?}");
+    }
+}
+
+#[test]
+fn a_registrar_that_crashes_loses_no_watcher_a_change() {
+    let registry = registry();
+    create(&registry, "b");
+    let mut watches = every_way(&registry, "b", Initial::Sent);
+    for watch in &mut watches {
+        hear(&registry, watch);
+    }
+    let crash = || registry.create(name(&format!("{}registrar", crate::hooks::PANIC)), FOR_EVER).unwrap_err();
+    put(&registry, "b", "k");
+    crash();
+    put(&registry, "b", "k");
+    for watch in &mut watches {
+        assert_eq!(hear(&registry, watch), [has_put("b", "k", 1), has_put("b", "k", 2)]);
+    }
+    crash();
+    for mut watch in every_way(&registry, "b", Initial::Sent) {
+        assert!(hear(&registry, &mut watch).contains(&there("b", "k", 2)));
+    }
+}
