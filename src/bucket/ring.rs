@@ -109,6 +109,28 @@ struct Changes {
     first: Position,
     queue: VecDeque<Arc<Change>>,
     bytes: usize,
+    lost: Lost,
+}
+
+/// What went before it could be announced, since that was last looked at.
+#[derive(Default)]
+struct Lost {
+    names: HashMap<Arc<str>, Range<Position>>,
+    /// What is past [`RING_BATCH`] names may have been for anybody.
+    anyones: Range<Position>,
+}
+
+impl Lost {
+    fn add(&mut self, name: &Arc<str>, position: Position) {
+        if let Some(span) = self.names.get_mut(name) {
+            span.end = position + 1;
+        } else if self.names.len() < RING_BATCH {
+            self.names.insert(Arc::clone(name), position..position + 1);
+        } else {
+            let start = if self.anyones.is_empty() { position } else { self.anyones.start };
+            self.anyones = start..position + 1;
+        }
+    }
 }
 
 impl Changes {
@@ -186,6 +208,10 @@ impl Ring {
                 // The newest is kept whatever its size.
                 while changes.bytes > self.bytes_max && changes.queue.len() > 1 {
                     let Some(oldest) = changes.queue.pop_front() else { break };
+                    if changes.first >= self.announced.load(Ordering::Acquire) {
+                        let position = changes.first;
+                        changes.lost.add(&oldest.name, position);
+                    }
                     changes.bytes -= oldest.bytes();
                     changes.first += 1;
                     outdated.push(oldest);
@@ -228,6 +254,7 @@ impl Ring {
             changes.first = changes.end();
             self.announced.fetch_max(changes.first, Ordering::AcqRel);
             changes.bytes = 0;
+            changes.lost = Lost::default();
             let outdated = mem::take(&mut changes.queue);
             drop((changes, interests));
             drop(outdated);
@@ -254,14 +281,16 @@ impl Ring {
             for (position, change) in (first..).zip(&batch) {
                 spans.entry(&change.name).or_insert(position..position).end = position + 1;
             }
-            // What went before it could be announced may have been for anybody.
-            let lost = from..first;
+            let lost = if first > from { mem::take(&mut self.changes.write().lost) } else { Lost::default() };
             let tell: Vec<(Range<Position>, Arc<Subscriber>)> = {
                 let interests = self.interests.read();
                 let known =
                     |(name, span): (_, Range<_>)| interests.of(name).map(move |who| (span.clone(), who.clone()));
-                let mut tell: Vec<_> = spans.into_iter().flat_map(known).collect();
-                tell.extend(interests.all().filter(|_| !lost.is_empty()).map(|who| (lost.clone(), Arc::clone(who))));
+                let lost_spans = lost.names.iter().map(|(name, span)| (&**name, span.clone()));
+                let mut tell: Vec<_> = lost_spans.chain(spans).flat_map(known).collect();
+                if !lost.anyones.is_empty() {
+                    tell.extend(interests.all().map(|who| (lost.anyones.clone(), Arc::clone(who))));
+                }
                 tell
             };
             for (span, who) in &tell {
@@ -319,7 +348,7 @@ impl Subscription {
     }
 
     /// Some of the changes before `until` that were not passed, oldest first, those of no interest among them; none where all
-    /// were.
+    /// were, or where it is not known yet whether those that went were of interest.
     ///
     /// # Errors
     /// [`Overrun`].
@@ -339,7 +368,8 @@ impl Subscription {
             return Ok(Vec::new());
         }
         if self.position < changes.first {
-            return Err(Overrun);
+            let is_known = self.position < self.contiguous;
+            return if is_known { Err(Overrun) } else { Ok(Vec::new()) };
         }
         let count = usize::try_from(until - self.position).unwrap_or(RING_BATCH).min(RING_BATCH);
         Ok(changes.from(self.position, count).cloned().collect())
