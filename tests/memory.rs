@@ -5,20 +5,24 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Waker},
 };
 
+use futures_util::Stream as _;
 use pail::{
-    bucket::{Begin, Put},
+    bucket::{Begin, Op, Put, Transact, Values},
     clock::SystemClock,
-    limits::Limits,
+    limits::{Limits, WATCH_BATCH_BYTES},
     name::{BucketName, Key},
     process::Reason,
     registry::{Registry, Target},
     value::Value,
+    watch::{Entries, Initial, Kinds, Watch},
 };
 use parking_lot::Mutex;
 
@@ -164,4 +168,62 @@ fn a_refused_put_keeps_nothing() {
     });
     assert_eq!((refused, registry.charged_bytes()), (100, charged));
     assert!(left < 4_096, "{left} bytes are left of a hundred refusals");
+}
+
+/// By how much what is allocated grows; it may be less than nothing.
+fn growth(work: impl FnOnce()) -> isize {
+    let before = ALLOCATED.load(Ordering::Relaxed);
+    work();
+    ALLOCATED.load(Ordering::Relaxed).wrapping_sub(before).cast_signed()
+}
+
+#[test]
+fn a_watcher_of_entries_that_does_not_read_keeps_little_besides_the_ring() {
+    const WATCHERS: usize = 200;
+    /// The response that waits for the client is as large once more: together less than 32 KiB.
+    const KEPT_MAX: usize = 32 * 1_024 - WATCH_BATCH_BYTES;
+    let _alone = ALONE.lock();
+    let registry = registry();
+    create(&registry, "b");
+    let keys: Vec<String> = (0..1_000).map(|n| format!("key/{n:06}")).collect();
+    let fill = |text: &str| keys.iter().for_each(|key| put(&registry, "b", key, Value::Text(text.into())));
+    let name = BucketName::parse("b", registry.limits()).unwrap();
+    let transact = || {
+        let op = |key| Op::Put(Key::parse(key, registry.limits()).unwrap(), Value::Integer(1), None);
+        let success = keys.iter().map(|key| op(key)).collect();
+        let transact = Transact { checks: vec![], success, failure: vec![], results_bytes_max: 1 << 20 };
+        registry.ask(Target { name, id: None }, transact).unwrap();
+    };
+    fill("there");
+    let entries = Entries { put: true, deleted: true, key_prefix: "", values: Values::Included };
+    let kinds = Kinds { created: true, down: true, entries: Some(entries) };
+    let target = [Target { name, id: None }];
+    let ways: [(&str, &dyn Fn() -> Watch); 2] = [
+        ("name", &|| Watch::names(registry.clone(), &target, kinds, Initial::Sent).unwrap()),
+        ("prefix", &|| Watch::prefix(registry.clone(), "b", kinds, Initial::Sent).unwrap()),
+    ];
+    for (way, begin) in ways {
+        let mut watches = Vec::with_capacity(WATCHERS);
+        let mut kept = growth(|| watches.extend((0..WATCHERS).map(|_| begin())));
+        let mut most = kept;
+        // A client may cease to read after any response; what is in the ring is not allocated here.
+        for responses in 1..60 {
+            kept += growth(|| {
+                for watch in &mut watches {
+                    drop(Pin::new(watch).poll_next(&mut Context::from_waker(Waker::noop())));
+                }
+            });
+            most = most.max(kept);
+            if responses % 20 == 5 {
+                fill("changed");
+                transact();
+                registry.deliver();
+            }
+        }
+        let most = most.unsigned_abs() / WATCHERS;
+        println!("by {way}: {most} bytes a watcher");
+        assert!(most < KEPT_MAX, "by {way}: {most} bytes a watcher");
+        drop(watches);
+        assert_eq!(registry.ring().bytes(), 0);
+    }
 }

@@ -15,8 +15,8 @@ mod transact;
 use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
 use self::{
-    ring::{Change, ChangeKind, Ring},
-    state::Slot,
+    ring::{Change, ChangeKind, Position, Ring},
+    state::{ENTRY_ENCODED_BYTES, Slot},
 };
 pub use self::{
     state::Bucket,
@@ -79,6 +79,11 @@ pub struct Entry {
 impl Entry {
     fn new(key: impl Into<Box<str>>, slot: Slot) -> Self {
         Self { key: key.into(), value: Some(slot.value), version: slot.version, due: slot.due }
+    }
+
+    /// More than it has encoded.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Value::heap_bytes) + ENTRY_ENCODED_BYTES
     }
 }
 
@@ -394,11 +399,22 @@ impl Call<Scan<'_>> for Bucket {
 #[derive(Clone, Copy, Debug)]
 pub struct Observe<'a>(pub Scan<'a>);
 
+/// What an [`Observe`] sees.
+#[derive(Debug)]
+pub struct Observed {
+    /// The entries.
+    pub page: ScanPage,
+    /// In the ring, the bucket's changes before this are in the page, and those from here on are not.
+    pub position: Position,
+}
+
 impl Call<Observe<'_>> for Bucket {
-    type Reply = Result<ScanPage, Error>;
+    type Reply = Result<Observed, Error>;
 
     fn handle_call(&mut self, Observe(scan): Observe<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
-        self.look(me, |bucket| bucket.scan(scan))
+        let page = self.look(me, |bucket| bucket.scan(scan))?;
+        // Looked at before anyone else can change the bucket.
+        Ok(Observed { page, position: self.position() })
     }
 }
 

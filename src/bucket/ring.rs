@@ -14,6 +14,7 @@ mod tests;
 use std::{
     collections::{HashMap, VecDeque},
     fmt, mem,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -29,7 +30,7 @@ use self::interests::Interests;
 pub use self::interests::Scope;
 use super::Value;
 use crate::{
-    limits::RING_BATCH,
+    limits::{MONITOR_BATCH, RING_BATCH},
     name::{BucketId, Version},
     time_to_live::Due,
 };
@@ -108,6 +109,28 @@ struct Changes {
     first: Position,
     queue: VecDeque<Arc<Change>>,
     bytes: usize,
+    lost: Lost,
+}
+
+/// What went before it could be announced, since that was last looked at.
+#[derive(Default)]
+struct Lost {
+    names: HashMap<Arc<str>, Range<Position>>,
+    /// What is past [`RING_BATCH`] names may have been for anybody.
+    anyones: Range<Position>,
+}
+
+impl Lost {
+    fn add(&mut self, name: &Arc<str>, position: Position) {
+        if let Some(span) = self.names.get_mut(name) {
+            span.end = position + 1;
+        } else if self.names.len() < RING_BATCH {
+            self.names.insert(Arc::clone(name), position..position + 1);
+        } else {
+            let start = if self.anyones.is_empty() { position } else { self.anyones.start };
+            self.anyones = start..position + 1;
+        }
+    }
 }
 
 impl Changes {
@@ -126,6 +149,8 @@ impl Changes {
 struct Subscriber {
     /// The first change that was announced to it since it last looked; [`NONE`] for none.
     unread: AtomicU64,
+    /// All that was ever announced to it is before this. Written before `unread`, and read after it.
+    unread_end: AtomicU64,
     waker: AtomicWaker,
 }
 
@@ -159,6 +184,11 @@ impl Ring {
         self.subscriptions.load(Ordering::Relaxed) > 0 && self.interests.read().covers(name)
     }
 
+    /// Where the next change will be. All changes of a call that has returned are before it.
+    pub(super) fn end(&self) -> Position {
+        self.changes.read().end()
+    }
+
     /// Appends what one call has changed, and lets go of the oldest past the limit.
     pub(super) fn append(&self, mut call: Vec<Change>) {
         let Some((last, others)) = call.split_last_mut() else { return };
@@ -168,12 +198,20 @@ impl Ring {
         let mut outdated = SmallVec::<[Arc<Change>; 4]>::new();
         {
             let mut changes = self.changes.write();
+            // The last one may have left since this call began, and what it left behind was let go of.
+            if self.subscriptions.load(Ordering::Relaxed) == 0 {
+                return;
+            }
             for change in call {
                 changes.bytes += change.bytes();
                 changes.queue.push_back(change);
                 // The newest is kept whatever its size.
                 while changes.bytes > self.bytes_max && changes.queue.len() > 1 {
                     let Some(oldest) = changes.queue.pop_front() else { break };
+                    if changes.first >= self.announced.load(Ordering::Acquire) {
+                        let position = changes.first;
+                        changes.lost.add(&oldest.name, position);
+                    }
                     changes.bytes -= oldest.bytes();
                     changes.first += 1;
                     outdated.push(oldest);
@@ -190,18 +228,25 @@ impl Ring {
     /// Subscribes to what changes from now on.
     #[must_use]
     pub fn subscribe(self: &Arc<Self>, scope: Scope) -> Subscription {
-        let subscriber = Arc::new(Subscriber { unread: AtomicU64::new(NONE), waker: AtomicWaker::new() });
-        let mut interests = self.interests.write();
-        interests.add(&scope, &subscriber);
+        let subscriber = Arc::new(Subscriber {
+            unread: AtomicU64::new(NONE),
+            unread_end: AtomicU64::new(0),
+            waker: AtomicWaker::new(),
+        });
+        // Some at a time: those who write look at the interests too.
+        for part in scope.parts(MONITOR_BATCH) {
+            self.interests.write().add(part, &subscriber);
+        }
         self.subscriptions.fetch_add(1, Ordering::Relaxed);
-        let position = self.changes.read().end();
-        drop(interests);
+        let position = self.end();
         Subscription { ring: Arc::clone(self), scope, subscriber, position, contiguous: position }
     }
 
     fn unsubscribe(&self, scope: &Scope, subscriber: &Arc<Subscriber>) {
-        let mut interests = self.interests.write();
-        interests.remove(scope, subscriber);
+        for part in scope.parts(MONITOR_BATCH) {
+            self.interests.write().remove(part, subscriber);
+        }
+        let interests = self.interests.write();
         self.subscriptions.fetch_sub(1, Ordering::Relaxed);
         if interests.is_empty() {
             // For nobody. One who comes a moment later waits for the lock, and begins after these.
@@ -209,6 +254,7 @@ impl Ring {
             changes.first = changes.end();
             self.announced.fetch_max(changes.first, Ordering::AcqRel);
             changes.bytes = 0;
+            changes.lost = Lost::default();
             let outdated = mem::take(&mut changes.queue);
             drop((changes, interests));
             drop(outdated);
@@ -219,7 +265,7 @@ impl Ring {
     pub fn announce(&self) {
         let _one_at_a_time = self.announcing.lock();
         // What comes meanwhile is for the next one: whoever writes without a pause does not keep this one here.
-        let end = self.changes.read().end();
+        let end = self.end();
         loop {
             let from = self.announced.load(Ordering::Acquire);
             let (first, batch) = {
@@ -230,22 +276,26 @@ impl Ring {
             if batch.is_empty() || first >= end {
                 return;
             }
-            // The first of each name: who is told of that will find the others.
-            let mut firsts = HashMap::<&str, Position>::new();
+            // The first of each name and the last: who is told of these will find the others.
+            let mut spans = HashMap::<&str, Range<Position>>::new();
             for (position, change) in (first..).zip(&batch) {
-                firsts.entry(&change.name).or_insert(position);
+                spans.entry(&change.name).or_insert(position..position).end = position + 1;
             }
-            // What went before it could be announced may have been for anybody.
-            let lost = first > from;
-            let tell: Vec<(Position, Arc<Subscriber>)> = {
+            let lost = if first > from { mem::take(&mut self.changes.write().lost) } else { Lost::default() };
+            let tell: Vec<(Range<Position>, Arc<Subscriber>)> = {
                 let interests = self.interests.read();
-                let known = |(name, position)| interests.of(name).map(move |who| (position, Arc::clone(who)));
-                let mut tell: Vec<_> = firsts.into_iter().flat_map(known).collect();
-                tell.extend(interests.all().filter(|_| lost).map(|who| (from, Arc::clone(who))));
+                let known =
+                    |(name, span): (_, Range<_>)| interests.of(name).map(move |who| (span.clone(), who.clone()));
+                let lost_spans = lost.names.iter().map(|(name, span)| (&**name, span.clone()));
+                let mut tell: Vec<_> = lost_spans.chain(spans).flat_map(known).collect();
+                if !lost.anyones.is_empty() {
+                    tell.extend(interests.all().map(|who| (lost.anyones.clone(), Arc::clone(who))));
+                }
                 tell
             };
-            for (position, who) in &tell {
-                who.unread.fetch_min(*position, Ordering::AcqRel);
+            for (span, who) in &tell {
+                who.unread_end.fetch_max(span.end, Ordering::AcqRel);
+                who.unread.fetch_min(span.start, Ordering::AcqRel);
             }
             self.announced.fetch_max(first + batch.len() as u64, Ordering::AcqRel);
             tell.iter().for_each(|(_, who)| who.waker.wake());
@@ -275,7 +325,7 @@ pub struct Subscription {
     subscriber: Arc<Subscriber>,
     /// All that it subscribed to before this was read.
     position: Position,
-    /// Up to here everything must be looked at: there is something in between that was announced.
+    /// Up to here everything must be looked at: the last of it was announced.
     contiguous: Position,
 }
 
@@ -288,7 +338,7 @@ impl Subscription {
     /// Where the next change will be. All changes of a call that has returned are before it.
     #[must_use]
     pub fn end(&self) -> Position {
-        self.ring.changes.read().end()
+        self.ring.end()
     }
 
     /// Whether all that was subscribed to before `until` was passed.
@@ -298,16 +348,19 @@ impl Subscription {
     }
 
     /// Some of the changes before `until` that were not passed, oldest first, those of no interest among them; none where all
-    /// were.
+    /// were, or where it is not known yet whether those that went were of interest.
     ///
     /// # Errors
     /// [`Overrun`].
     pub fn read(&mut self, until: Position) -> Result<Vec<Arc<Change>>, Overrun> {
         if self.position >= self.contiguous {
-            // In this order: what is announced before `announced` shows in `unread`, and what that speaks of is before `end`.
+            // In this order: what is announced before `announced` shows in `unread`, and what that speaks of in `unread_end`.
             let announced = self.ring.announced.load(Ordering::Acquire);
             let unread = self.subscriber.unread.swap(NONE, Ordering::AcqRel);
-            self.contiguous = self.end();
+            if unread != NONE {
+                // No further: who stops here has something left that it can lose.
+                self.contiguous = self.subscriber.unread_end.load(Ordering::Acquire);
+            }
             self.position = self.position.max(unread.min(announced));
         }
         let changes = self.ring.changes.read();
@@ -315,7 +368,8 @@ impl Subscription {
             return Ok(Vec::new());
         }
         if self.position < changes.first {
-            return Err(Overrun);
+            let is_known = self.position < self.contiguous;
+            return if is_known { Err(Overrun) } else { Ok(Vec::new()) };
         }
         let count = usize::try_from(until - self.position).unwrap_or(RING_BATCH).min(RING_BATCH);
         Ok(changes.from(self.position, count).cloned().collect())

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use super::{Change, ChangeKind, Entry, Env, Error, Scan, ScanPage, Summary, Values, cost, times::Times};
+use super::{Change, ChangeKind, Entry, Env, Error, Position, Scan, ScanPage, Summary, Values, cost, times::Times};
 use crate::{
     budget::{Charge, OverBudget},
     name::{BucketId, Key, Version, page_begin},
@@ -167,6 +167,11 @@ impl Bucket {
             self.env.alarms.set(self.id, times.alarm, first, || me.process().downgrade());
             times.alarm = first;
         }
+    }
+
+    /// How far the ring is.
+    pub(super) fn position(&self) -> Position {
+        self.env.ring.end()
     }
 
     /// Begins the bucket's own times to live.

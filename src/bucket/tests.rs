@@ -1,5 +1,7 @@
 //! What a bucket promises, without a registry.
 
+use std::thread;
+
 use super::*;
 use crate::{
     clock::{Clock, ManualClock},
@@ -346,4 +348,32 @@ fn the_alarm_ends_what_nobody_asks_for_and_goes_with_the_bucket() {
     fixture.put_for("d", 10);
     fixture.bucket.stop(&Reason::Normal.into()).unwrap();
     assert_eq!(format!("{:?}", fixture.env.alarms), "Alarms(0)");
+}
+
+#[test]
+fn an_observer_knows_which_changes_it_has_seen_however_many_write_meanwhile() {
+    let f = Fixture::new(Limits::default());
+    let mut reader = f.env.ring.subscribe(ring::Scope::Names(vec!["b".into()]));
+    let k = key("k");
+    let scan = Scan { prefix: "", after: None, items_max: 1, bytes_max: 1, values: Values::LeftOut };
+    let mut seen = Version::default();
+    thread::scope(|scope| {
+        let write = || {
+            for _ in 0..20_000 {
+                let put = Put { key: k, value: Value::Flag(true), ttl: None, expected: None };
+                f.bucket.call(put).unwrap().unwrap();
+            }
+        };
+        let writers = [scope.spawn(write), scope.spawn(write)];
+        while !writers.iter().all(thread::ScopedJoinHandle::is_finished) {
+            let Observed { page, position } = f.bucket.call(Observe(scan)).unwrap().unwrap();
+            while !reader.has_read(position) {
+                for change in reader.read(position).unwrap() {
+                    seen = change.version;
+                    reader.pass();
+                }
+            }
+            assert_eq!(seen, page.version);
+        }
+    });
 }

@@ -149,9 +149,7 @@ impl Bucket {
             crash_if_asked(op.key());
             let place = Place { success, index };
             let entry = self.step(op, undo).map_err(|error| TransactError::Op { place, error })?;
-            bytes +=
-                entry.as_ref().map_or(0, |entry| entry.key.len() + entry.value.as_ref().map_or(0, Value::heap_bytes))
-                    + ENTRY_ENCODED_BYTES;
+            bytes += entry.as_ref().map_or(ENTRY_ENCODED_BYTES, Entry::encoded_bytes);
             if bytes > results_bytes_max {
                 return Err(TransactError::ResultsTooLarge { limit: results_bytes_max });
             }

@@ -36,7 +36,8 @@ impl Buckets {
         let targets = self.targets(request)?;
         let after = self.after(request)?;
         let initial = match (after, request.skip_initial) {
-            (Some(revision), _) => Initial::After(revision),
+            (Some(revision), false) => Initial::After(revision),
+            (Some(revision), true) => Initial::ChangesAfter(revision),
             (None, true) => Initial::Skipped,
             (None, false) => Initial::Sent,
         };

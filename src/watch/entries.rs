@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{
     bucket::{
-        Bucket, Entry, Observe, Scan, Values,
+        Bucket, Entry, Observe, Observed, Scan, Values,
         ring::{Change, Overrun, Position, Scope, Subscription},
     },
-    limits::WATCH_BATCH_EVENTS,
+    limits::{WATCH_BATCH_BYTES, WATCH_BATCH_EVENTS},
     name::{BucketId, Revision},
     process::Process,
     registry::Registry,
@@ -37,23 +37,29 @@ impl Reader {
     }
 
     /// Reads changes on, not past `until`. `refs` says whom a change is for, where it may put what comes first into the batch; and
-    /// `None` where it is too early for it. What one call has changed is read to its end.
+    /// `None` where it is too early for it. What one call has changed is read to its end, and is left for the next batch
+    /// where this one has no room for it.
     pub(super) fn read<E: From<Overrun>>(
         &mut self,
         until: Position,
         batch: &mut Batch,
         mut refs: impl FnMut(&Change, &mut Batch) -> Result<Option<Refs>, E>,
     ) -> Result<(), E> {
+        let mut begins = true;
         loop {
             let changes = self.subscription.read(until)?;
             let Some(last) = changes.last() else { return Ok(()) };
             let more = last.more;
-            for change in changes {
-                let Some(refs) = refs(&change, batch)? else { return Ok(()) };
+            for (n, change) in changes.iter().enumerate() {
+                let Some(refs) = refs(change, batch)? else { return Ok(()) };
+                if begins && change.more && !refs.is_empty() && !batch.has_room_for_call(&changes[n..]) {
+                    return Ok(());
+                }
                 self.subscription.pass();
                 let more = change.more;
+                begins = !more;
                 if !refs.is_empty() && change.key.starts_with(&*self.key_prefix) {
-                    batch.push(Happening::change(change, refs));
+                    batch.push(Happening::change(Arc::clone(change), refs));
                 }
                 if batch.is_full() && !more {
                     return Ok(());
@@ -82,7 +88,7 @@ pub(super) struct Telling {
 struct Chunk {
     entries: Vec<Entry>,
     more: bool,
-    /// What happened before this comes before it.
+    /// What happened before this comes before it, and what is in the ring from here on after it.
     before: Moment,
 }
 
@@ -92,6 +98,13 @@ struct Chunk {
 pub(super) struct Moment {
     pub(super) revision: Revision,
     pub(super) position: Position,
+}
+
+impl Moment {
+    /// The log is looked at before this is asked, and the ring is now.
+    pub(super) fn now(revision: Revision, reader: Option<&Reader>) -> Self {
+        Self { revision, position: reader.map_or(0, |reader| reader.subscription.end()) }
+    }
 }
 
 impl Telling {
@@ -117,18 +130,35 @@ impl Telling {
     pub(super) fn read(&mut self, registry: &Registry, reader: &Reader, batch: &Batch) -> Option<Moment> {
         if self.chunk.is_none() {
             let revision = registry.revision();
-            let page = self.bucket.call(Observe(Scan {
+            let observed = self.bucket.call(Observe(Scan {
                 prefix: &reader.key_prefix,
                 after: self.covered.as_deref(),
                 items_max: WATCH_BATCH_EVENTS,
                 bytes_max: batch.room(),
                 values: reader.values,
             }));
-            let page = page.ok()?.ok()?;
-            let before = Moment { revision, position: reader.subscription.end() };
+            let Observed { page, position } = observed.ok()?.ok()?;
+            let before = Moment { revision, position };
             self.chunk = Some(Chunk { entries: page.entries, more: page.more, before });
         }
         self.chunk.as_ref().map(|chunk| chunk.before)
+    }
+
+    /// The chunk has to wait, and maybe for a client that does not read: keeps a little of it. The rest is in the next one.
+    pub(super) fn wait(&mut self) {
+        let Some(chunk) = &mut self.chunk else { return };
+        let mut room = WATCH_BATCH_BYTES / 4;
+        let few = chunk.entries.iter().take_while(|entry| {
+            let fits = room > 0;
+            room = room.saturating_sub(entry.encoded_bytes());
+            fits
+        });
+        let few = few.count();
+        if few < chunk.entries.len() {
+            chunk.entries.truncate(few);
+            chunk.entries.shrink_to_fit();
+            chunk.more = true;
+        }
     }
 
     /// Tells the chunk, and whether it was the last.

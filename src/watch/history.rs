@@ -43,6 +43,9 @@ pub(super) struct HistoryWatch {
     began: Revision,
     /// All events up to here have been sent.
     cursor: Revision,
+    /// What happens is read up to here before it is asked again how far things are: so neither those who change entries nor
+    /// those who create buckets keep the others' events waiting.
+    goal: Moment,
     told: Told,
     /// Until they are sent.
     monitors: Vec<Monitored>,
@@ -65,8 +68,12 @@ enum Scope {
 enum Told {
     /// Some of it.
     Some(Snapshot),
-    /// There is no snapshot of buckets, but what happened up to this revision is replayed.
-    Replay(Revision),
+    /// There is no snapshot of buckets, but what happened up to this moment is replayed.
+    Replay {
+        until: Moment,
+        /// Whether the entries that are there come after it.
+        entries: bool,
+    },
     All,
 }
 
@@ -99,8 +106,8 @@ struct Page {
     /// The last name that the page is about.
     last: Option<Arc<str>>,
     more: bool,
-    /// What it is true of.
-    revision: Revision,
+    /// What happened before this comes before it.
+    before: Moment,
 }
 
 /// The log or the ring has gone on without this watch.
@@ -165,12 +172,16 @@ impl HistoryWatch {
             }
             None => (None, seat.registry.revision()),
         };
+        let position = entries.as_ref().map_or(0, |reader: &Reader| reader.subscription.end());
+        let goal = Moment { revision: now, position };
+        let replay = |entries| Told::Replay { until: goal, entries };
         let (cursor, told) = match initial {
             Initial::Sent => (now, Told::Some(Snapshot::new(SnapshotOf::Buckets))),
             Initial::Skipped => (now, Told::All),
-            Initial::After(revision) => (revision, Told::Replay(now.max(revision))),
+            Initial::After(revision) => (revision, replay(entries.is_some())),
+            Initial::ChangesAfter(revision) => (revision, replay(false)),
         };
-        Ok(Self { seat, scope, entries, began: now, cursor, told, monitors: Vec::new() })
+        Ok(Self { seat, scope, entries, began: now, cursor, goal, told, monitors: Vec::new() })
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -196,16 +207,15 @@ impl HistoryWatch {
         let mut batch = Batch::default();
         let more = match self.told {
             Told::All => return Ok(None),
-            Told::Replay(until) if self.cursor < until => {
-                let before = self.before(until);
-                self.read(before, &mut batch).map_err(|Lost| End::Lagged { resume })?;
+            Told::Replay { until, .. } if !self.is_at(until) => {
+                self.read(until, &mut batch).map_err(|Lost| End::Lagged { resume })?;
                 true
             }
-            Told::Replay(_) if self.entries.is_some() => {
+            Told::Replay { entries: true, .. } => {
                 self.told = Told::Some(Snapshot::new(SnapshotOf::Entries));
                 true
             }
-            Told::Replay(_) => {
+            Told::Replay { .. } => {
                 self.told = Told::All;
                 false
             }
@@ -223,7 +233,11 @@ impl HistoryWatch {
             && !self.is_at(before)
         {
             self.read(before, batch).map_err(|Lost| End::Lagged { resume })?;
-            return Ok(self.is_at(before));
+            let is_there = self.is_at(before);
+            if let (false, Told::Some(Snapshot { telling: Some(telling), .. })) = (is_there, &mut self.told) {
+                telling.wait();
+            }
+            return Ok(is_there);
         }
         Ok(self.tell(batch))
     }
@@ -241,10 +255,13 @@ impl HistoryWatch {
         }
         let page = match &mut snapshot.page {
             Some(page) => page,
-            None => snapshot.page.insert(self.scope.page(registry, snapshot.after.as_ref())?),
+            None => {
+                let reader = self.entries.as_ref();
+                snapshot.page.insert(self.scope.page(registry, snapshot.after.as_ref(), reader)?)
+            }
         };
-        let revision = page.revision;
-        Ok((self.cursor < revision).then(|| self.before(revision)))
+        let before = page.before;
+        Ok((self.cursor < before.revision).then_some(before))
     }
 
     /// Tells the part that was read; whether there is more for the same response.
@@ -265,7 +282,7 @@ impl HistoryWatch {
         for name in mem::take(&mut page.absent) {
             // Where something of it was told already, that is what became of it.
             if snapshot.of == SnapshotOf::Buckets && !self.scope.is_mentioned(&name) {
-                let at = At { revision: page.revision, time: self.seat.registry.clock().wall() };
+                let at = At { revision: page.before.revision, time: self.seat.registry.clock().wall() };
                 let kind = NoticeKind::Down { at, exit: Reason::NoProc.into(), version: Version::default() };
                 batch.push(Happening { refs: self.scope.refs(&name), name, id: None, what: What::Kind(kind) });
             }
@@ -304,13 +321,17 @@ impl HistoryWatch {
         }
         // Asked before the log: what was written before the end is in it.
         let ended = self.seat.registry.has_ended();
-        let before = self.before(self.seat.registry.revision());
-        let mut batch = Batch::default();
-        if !self.is_at(before) {
-            let resume = Some(self.cursor);
-            self.read(before, &mut batch).map_err(|Lost| End::Lagged { resume })?;
+        let is_new = self.is_at(self.goal);
+        if is_new {
+            self.goal = Moment::now(self.seat.registry.revision(), self.entries.as_ref());
         }
-        let news = if !batch.happenings.is_empty() || !self.is_at(before) {
+        let mut batch = Batch::default();
+        if !self.is_at(self.goal) {
+            let resume = Some(self.cursor);
+            self.read(self.goal, &mut batch).map_err(|Lost| End::Lagged { resume })?;
+        }
+        // Only of a new goal can it be said that there was nothing after it.
+        let news = if !is_new || !batch.happenings.is_empty() || !self.is_at(self.goal) {
             News::Events(batch.happenings)
         } else if ended {
             News::End
@@ -318,11 +339,6 @@ impl HistoryWatch {
             News::None
         };
         Ok(Progress { revision: self.cursor, news })
-    }
-
-    /// The moment that is now in the ring, and was before in the log.
-    fn before(&self, revision: Revision) -> Moment {
-        Moment { revision, position: self.entries.as_ref().map_or(0, |reader| reader.subscription.end()) }
     }
 
     fn is_at(&self, moment: Moment) -> bool {
@@ -336,7 +352,7 @@ impl HistoryWatch {
     /// deaths that are later than that: a bucket that is found in the ring later was created later, or lives longer.
     fn read(&mut self, to: Moment, batch: &mut Batch) -> Result<(), Lost> {
         if let Some(mut reader) = self.entries.take() {
-            let read = reader.read(to.position, batch, |change, batch| self.admit(change, to.revision, batch));
+            let read = reader.read(to.position, batch, |change, batch| self.admit(change, batch));
             let all = reader.subscription.has_read(to.position);
             self.entries = Some(reader);
             read?;
@@ -347,11 +363,13 @@ impl HistoryWatch {
         self.read_log(to.revision, batch)
     }
 
-    /// Whom a change is for, after what comes before it; `None` while that is not there, or the batch is full.
-    fn admit(&mut self, change: &Change, target: Revision, batch: &mut Batch) -> Result<Option<Refs>, Lost> {
+    /// Whom a change is for, after what comes before it; `None` while that is not there, or the batch is full. The log is read
+    /// as far as the change needs it, whatever the moment that is read up to: it may be of a bucket that was created after
+    /// the log was looked at, and before the ring was.
+    fn admit(&mut self, change: &Change, batch: &mut Batch) -> Result<Option<Refs>, Lost> {
         let created = Revision::from(change.id);
         if self.cursor < created {
-            self.read_log(created.min(target), batch)?;
+            self.read_log(created, batch)?;
             if self.cursor < created {
                 return Ok(None);
             }
@@ -359,7 +377,7 @@ impl HistoryWatch {
         let told = created > self.began
             || match &self.told {
                 Told::All => true,
-                Told::Replay(_) => false,
+                Told::Replay { entries, .. } => !entries,
                 Told::Some(snapshot) => snapshot.has_told(change),
             };
         Ok(Some(if told { self.scope.refs(&change.name) } else { Refs::new() }))
@@ -451,7 +469,7 @@ impl Scope {
     }
 
     /// Reads the next page of what is there.
-    fn page(&self, registry: &Registry, after: Option<&Arc<str>>) -> Result<Page, Error> {
+    fn page(&self, registry: &Registry, after: Option<&Arc<str>>, reader: Option<&Reader>) -> Result<Page, Error> {
         match self {
             Self::Prefix(prefix) => {
                 let page = registry.snapshot(prefix, after.map(|after| &**after), SNAPSHOT_PAGE_NAMES)?;
@@ -461,7 +479,7 @@ impl Scope {
                     absent: Vec::new(),
                     last,
                     more: page.more,
-                    revision: page.revision,
+                    before: Moment::now(page.revision, reader),
                 })
             }
             Self::Names { refs, .. } => {
@@ -473,7 +491,8 @@ impl Scope {
                 let gone = batch.iter().zip(&living).filter(|(_, bucket)| bucket.is_none());
                 let absent = gone.map(|(name, _)| Arc::clone(name)).collect();
                 let last = batch.last().cloned();
-                Ok(Page { buckets: living.into_iter().flatten().collect(), absent, last, more, revision })
+                let before = Moment::now(revision, reader);
+                Ok(Page { buckets: living.into_iter().flatten().collect(), absent, last, more, before })
             }
         }
     }

@@ -111,8 +111,10 @@ pub enum Initial {
     Sent,
     /// With what happens from now on.
     Skipped,
-    /// With what happened after this revision: it is resumed.
+    /// With what happened after this revision: it is resumed. Then, where entries are wanted, with those that are there.
     After(Revision),
+    /// With what happened after this revision, and then with what happens from now on.
+    ChangesAfter(Revision),
 }
 
 /// What a watch sends.
@@ -279,7 +281,7 @@ impl Watch {
         initial: Initial,
     ) -> Result<Self, BeginError> {
         let after = match initial {
-            Initial::After(revision) => Some(revision),
+            Initial::After(revision) | Initial::ChangesAfter(revision) => Some(revision),
             Initial::Sent | Initial::Skipped => None,
         };
         if let Some(after) = after {
@@ -289,7 +291,7 @@ impl Watch {
             Refused::Failed(error) => BeginError::Failed(error),
             Refused::Compacted(compacted) => compacted.into(),
         })?;
-        if initial == Initial::Skipped {
+        if matches!(initial, Initial::Skipped | Initial::ChangesAfter(_)) {
             source.skip_initial();
         }
         let revision = Some(after.unwrap_or_else(|| source.since()));
@@ -315,7 +317,7 @@ impl Watch {
         kinds: Kinds<'_>,
         initial: Initial,
     ) -> Result<Self, BeginError> {
-        if let Initial::After(revision) = initial {
+        if let Initial::After(revision) | Initial::ChangesAfter(revision) = initial {
             can_resume(&registry, revision)?;
         }
         Ok(Self::history(HistoryWatch::names(registry, targets, kinds.entries, initial)?, kinds))
@@ -435,7 +437,7 @@ impl Kinds<'_> {
     /// Where a watch begins for whom these are wanted, once it is known that it can.
     fn begin(&self, registry: &Registry, initial: Initial) -> Result<Initial, BeginError> {
         match initial {
-            Initial::After(revision) => can_resume(registry, revision)?,
+            Initial::After(revision) | Initial::ChangesAfter(revision) => can_resume(registry, revision)?,
             // Nothing of what is there is wanted.
             Initial::Sent if !self.created && !self.entries.is_some_and(|entries| entries.put) => {
                 return Ok(Initial::Skipped);

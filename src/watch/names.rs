@@ -80,24 +80,25 @@ impl NamesWatch {
         let seat = Seat::take(registry, Interest::Monitors);
         let (monitors, fired) = (Vec::with_capacity(targets.len()), Vec::new());
         let mut watch = Self { seat, monitors, fired, since, entries: None };
+        let names: Vec<Arc<str>> = targets.iter().map(|target| target.name.as_str().into()).collect();
         // Before the monitors, so that what changes in the buckets they find is in the ring.
         let reader = entries.map(|entries| {
-            let scope = Scope::Names(targets.iter().map(|target| target.name.as_str().into()).collect());
+            let scope = Scope::Names(names.clone());
             Reader::begin(&watch.seat.registry, scope, &entries)
         });
         let reader = reader.transpose().map_err(Refused::Failed)?;
         let mut sets = Vec::with_capacity(targets.len());
-        for targets in targets.chunks(MONITOR_BATCH) {
+        for (targets, names) in targets.chunks(MONITOR_BATCH).zip(names.chunks(MONITOR_BATCH)) {
             let set = watch.seat.registry.monitor(targets, &watch.seat.inbox);
             let (monitors, revision) = set.map_err(Refused::Failed)?;
             if sets.is_empty() {
                 watch.since = revision;
             }
-            for (target, (monitor, id)) in targets.iter().zip(monitors) {
+            for ((target, name), (monitor, id)) in targets.iter().zip(names).zip(monitors) {
                 if let Some(id) = id {
                     watch.seat.monitors.insert(monitor, id);
                 }
-                watch.monitors.push(Monitored { monitor, name: target.name.as_str().into(), id });
+                watch.monitors.push(Monitored { monitor, name: Arc::clone(name), id });
                 sets.push(Set { target: *target, monitor, revision });
             }
         }
@@ -187,7 +188,12 @@ impl NamesWatch {
     pub(super) fn initial(&mut self) -> Result<Option<Vec<Happening>>, Overrun> {
         let Some(entries) = &mut self.entries else { return Ok(None) };
         let mut batch = Batch::default();
-        while entries.step(&self.seat.registry, &mut batch)? && !batch.is_full() {}
+        // There may be thousands of buckets with nothing to tell: others on this thread come first.
+        for _ in 0..WATCH_BATCH_EVENTS {
+            if !entries.step(&self.seat.registry, &mut batch)? || batch.is_full() {
+                break;
+            }
+        }
         Ok((entries.told.is_some() || !batch.happenings.is_empty()).then_some(batch.happenings))
     }
 
@@ -200,29 +206,45 @@ impl NamesWatch {
 
     /// What has happened since; `None` once all monitors have fired.
     pub(super) fn next(&mut self, cx: &mut Context<'_>, reached: Option<Revision>) -> Result<Option<Progress>, End> {
-        let Some(entries) = &mut self.entries else { return Ok(self.deaths(cx)) };
-        if entries.held.is_none() {
-            entries.reader.subscription.register(cx);
-            let Some(deaths) = self.deaths(cx) else { return Ok(None) };
-            if let Some(entries) = &mut self.entries {
-                entries.held = Some((deaths, entries.reader.subscription.end()));
+        // Put back on every way out.
+        let Some(mut entries) = self.entries.take() else { return Ok(self.deaths(cx)) };
+        let next = self.next_with(&mut entries, cx, reached);
+        self.entries = Some(entries);
+        next
+    }
+
+    /// The same, where entries are wanted.
+    fn next_with(
+        &mut self,
+        entries: &mut NamedEntries,
+        cx: &mut Context<'_>,
+        reached: Option<Revision>,
+    ) -> Result<Option<Progress>, End> {
+        let (deaths, before) = match entries.held.take() {
+            Some(held) => held,
+            None => {
+                entries.reader.subscription.register(cx);
+                let Some(deaths) = self.deaths(cx) else { return Ok(None) };
+                (deaths, entries.reader.subscription.end())
             }
-        }
-        let Some(entries) = &mut self.entries else { return Ok(None) };
-        let before = entries.held.as_ref().map_or(0, |(_, position)| *position);
+        };
         let mut batch = Batch::default();
         entries.read(before, &mut batch).map_err(|Overrun| End::Lagged { resume: reached })?;
         if !batch.happenings.is_empty() || !entries.reader.subscription.has_read(before) {
-            let revision = reached.unwrap_or(self.since);
+            let mut revision = reached.unwrap_or(self.since);
+            match deaths.news {
+                // That there was no death is not kept: it is asked again, by one who registers again.
+                News::None => revision = revision.max(deaths.revision),
+                News::Events(_) | News::End => entries.held = Some((deaths, before)),
+            }
             return Ok(Some(Progress { revision, news: News::Events(batch.happenings) }));
         }
-        let held = entries.held.take().map(|(deaths, _)| deaths);
-        if let Some(Progress { news: News::Events(deaths), .. }) = &held {
+        if let News::Events(deaths) = &deaths.news {
             for death in deaths {
                 entries.forget(death);
             }
         }
-        Ok(held)
+        Ok(Some(deaths))
     }
 
     /// Some DOWNs; `None` after the last.
@@ -287,7 +309,11 @@ impl NamedEntries {
             }
             Some(before) => {
                 self.read(before.position, batch)?;
-                return Ok(self.reader.subscription.has_read(before.position));
+                let is_there = self.reader.subscription.has_read(before.position);
+                if let (false, Some(telling)) = (is_there, &mut self.telling) {
+                    telling.wait();
+                }
+                return Ok(is_there);
             }
         }
         Ok(true)

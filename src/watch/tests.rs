@@ -2,7 +2,7 @@
 
 mod entries;
 
-use std::{collections::BTreeMap, task::Waker, time::Instant};
+use std::{collections::BTreeMap, sync::LazyLock, task::Waker, time::Instant};
 
 use super::*;
 use crate::{
@@ -25,8 +25,11 @@ fn registry_with(limits: Limits) -> Registry {
     Registry::start(limits, Arc::new(ManualClock::default()), "test".to_owned())
 }
 
+/// The defaults are read from the options of the command line, which takes longer than all else here.
+static LIMITS: LazyLock<Limits> = LazyLock::new(Limits::default);
+
 fn name(text: &str) -> BucketName<'_> {
-    BucketName::parse(text, &Limits::default()).unwrap()
+    BucketName::parse(text, &LIMITS).unwrap()
 }
 
 fn create(registry: &Registry, text: &str) -> u64 {

@@ -25,3 +25,5 @@ mod tidy;
 mod times;
 mod transact;
 mod watch;
+mod watch_churn;
+mod watch_entries;

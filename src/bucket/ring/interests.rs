@@ -18,8 +18,75 @@ pub enum Scope {
     Names(Vec<Arc<str>>),
 }
 
-/// Nearly always one.
-type Those<T> = SmallVec<[Arc<T>; 1]>;
+/// Some of a scope.
+#[derive(Clone, Copy)]
+pub(super) enum Part<'a> {
+    Prefix(&'a Arc<str>),
+    Names(&'a [Arc<str>]),
+}
+
+impl Scope {
+    /// All of it, not more than so many names at a time.
+    pub(super) fn parts(&self, names_max: usize) -> impl Iterator<Item = Part<'_>> {
+        let (prefix, names) = match self {
+            Self::Prefix(prefix) => (Some(prefix), &[][..]),
+            Self::Names(names) => (None, &names[..]),
+        };
+        prefix.map(Part::Prefix).into_iter().chain(names.chunks(names_max).map(Part::Names))
+    }
+}
+
+/// Those who want to hear of one name or prefix: nearly always one, and maybe a hundred thousand.
+#[derive(Debug)]
+enum Those<T> {
+    Few(SmallVec<[Arc<T>; 1]>),
+    /// By address: when a crowd leaves, nobody is looked for among all the others.
+    Many(BTreeMap<usize, Arc<T>>),
+}
+
+const FEW_MAX: usize = 16;
+
+impl<T> Default for Those<T> {
+    fn default() -> Self {
+        Self::Few(SmallVec::new())
+    }
+}
+
+impl<T> Those<T> {
+    fn add(&mut self, who: &Arc<T>) {
+        let by_address = |who: &Arc<T>| (Arc::as_ptr(who).addr(), Arc::clone(who));
+        match self {
+            // A name that is given twice is one interest, and it was added a moment ago. (Where another one came in between it
+            // is two, which does no harm.)
+            Self::Few(few) if few.last().is_some_and(|last| Arc::ptr_eq(last, who)) => {}
+            Self::Few(few) if few.len() < FEW_MAX => few.push(Arc::clone(who)),
+            Self::Few(few) => *self = Self::Many(few.iter().chain([who]).map(by_address).collect()),
+            Self::Many(many) => many.extend([by_address(who)]),
+        }
+    }
+
+    /// Takes one out, and says whether that was the last.
+    fn remove(&mut self, who: &Arc<T>) -> bool {
+        match self {
+            Self::Few(few) => {
+                few.retain(|one| !Arc::ptr_eq(one, who));
+                few.is_empty()
+            }
+            Self::Many(many) => {
+                many.remove(&Arc::as_ptr(who).addr());
+                many.is_empty()
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+        let (few, many) = match self {
+            Self::Few(few) => (&few[..], None),
+            Self::Many(many) => (&[][..], Some(many)),
+        };
+        few.iter().chain(many.into_iter().flat_map(BTreeMap::values))
+    }
+}
 
 /// Those who want to hear, by what they want to hear of.
 #[derive(Debug)]
@@ -36,33 +103,26 @@ impl<T> Default for Interests<T> {
 }
 
 impl<T> Interests<T> {
-    pub(super) fn add(&mut self, scope: &Scope, who: &Arc<T>) {
-        match scope {
-            Scope::Prefix(prefix) => self.prefixes.entry(Arc::clone(prefix)).or_default().push(Arc::clone(who)),
-            Scope::Names(names) => {
+    pub(super) fn add(&mut self, part: Part<'_>, who: &Arc<T>) {
+        match part {
+            Part::Prefix(prefix) => self.prefixes.entry(Arc::clone(prefix)).or_default().add(who),
+            Part::Names(names) => {
                 for name in names {
-                    let those = self.names.entry(Arc::clone(name)).or_default();
-                    // A name that is given twice is one interest, and it was added a moment ago.
-                    if those.last().is_none_or(|last| !Arc::ptr_eq(last, who)) {
-                        those.push(Arc::clone(who));
-                    }
+                    self.names.entry(Arc::clone(name)).or_default().add(who);
                 }
             }
         }
     }
 
-    pub(super) fn remove(&mut self, scope: &Scope, who: &Arc<T>) {
-        let leave = |those: &mut Those<T>| {
-            those.retain(|one| !Arc::ptr_eq(one, who));
-            those.is_empty()
-        };
-        match scope {
-            Scope::Prefix(prefix) => {
+    pub(super) fn remove(&mut self, part: Part<'_>, who: &Arc<T>) {
+        let leave = |those: &mut Those<T>| those.remove(who);
+        match part {
+            Part::Prefix(prefix) => {
                 if self.prefixes.get_mut(prefix).is_some_and(leave) {
                     self.prefixes.remove(prefix);
                 }
             }
-            Scope::Names(names) => {
+            Part::Names(names) => {
                 for name in names {
                     if self.names.get_mut(name).is_some_and(leave) {
                         self.names.remove(name);
@@ -79,12 +139,12 @@ impl<T> Interests<T> {
 
     /// All who want to hear of a bucket of this name.
     pub(super) fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Arc<T>> {
-        self.names.get(name).into_iter().chain(self.covering(name)).flatten()
+        self.names.get(name).into_iter().chain(self.covering(name)).flat_map(Those::iter)
     }
 
     /// Everyone, some of them more than once.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.names.values().chain(self.prefixes.values()).flatten()
+        self.names.values().chain(self.prefixes.values()).flat_map(Those::iter)
     }
 
     /// Whether anyone wants to hear of a bucket of this name.
@@ -133,9 +193,9 @@ mod tests {
     fn a_name_is_wanted_by_those_who_named_it_and_by_those_of_its_prefixes() {
         let mut interests = Interests::default();
         for prefix in ["", "a", "a/", "a/b", "a/c", "a0", "b", "a/bb", "ä/"] {
-            interests.add(&Scope::Prefix(prefix.into()), &Arc::new(prefix));
+            interests.add(Part::Prefix(&prefix.into()), &Arc::new(prefix));
         }
-        interests.add(&Scope::Names(vec!["a/b".into(), "x".into()]), &Arc::new("named"));
+        interests.add(Part::Names(&["a/b".into(), "x".into()]), &Arc::new("named"));
         assert_eq!(prefixes(&interests, "a/b"), ["named", "a/b", "a/", "a", ""]);
         assert_eq!(prefixes(&interests, "a/bz"), ["a/b", "a/", "a", ""]);
         assert_eq!(prefixes(&interests, "a/a"), ["a/", "a", ""]);
@@ -148,21 +208,38 @@ mod tests {
     fn who_leaves_is_not_known_any_more() {
         let mut interests = Interests::default();
         let (one, other) = (Arc::new("one"), Arc::new("other"));
-        let scope = Scope::Names(vec!["a".into(), "a".into(), "b".into()]);
-        interests.add(&scope, &one);
-        interests.add(&scope, &other);
+        let names = ["a".into(), "a".into(), "b".into()];
+        let scope = Part::Names(&names);
+        interests.add(scope, &one);
+        interests.add(scope, &other);
         assert_eq!(prefixes(&interests, "a"), ["one", "other"], "twice is once");
-        interests.remove(&scope, &one);
+        interests.remove(scope, &one);
         assert_eq!(prefixes(&interests, "a"), ["other"]);
-        interests.remove(&scope, &other);
+        interests.remove(scope, &other);
         assert!(interests.is_empty() && !interests.covers("a"));
+    }
+
+    #[test]
+    fn a_crowd_is_told_of_one_by_one_and_leaves_nothing_behind() {
+        let mut interests = Interests::default();
+        let crowd: Vec<_> = (0..1_000).map(Arc::new).collect();
+        let names = ["a".into()];
+        crowd.iter().for_each(|who| interests.add(Part::Names(&names), who));
+        let mut told: Vec<i32> = interests.of("a").map(|who| **who).collect();
+        told.sort_unstable();
+        assert!(told.into_iter().eq(0..1_000));
+        for (n, who) in crowd.iter().enumerate() {
+            assert_eq!(interests.of("a").count(), 1_000 - n);
+            interests.remove(Part::Names(&names), who);
+        }
+        assert!(interests.is_empty());
     }
 
     #[test]
     fn a_name_that_no_prefix_covers_is_found_out_among_many() {
         let mut interests = Interests::default();
         for n in 0..10_000 {
-            interests.add(&Scope::Prefix(format!("user/{n}/").into()), &Arc::new("user"));
+            interests.add(Part::Prefix(&format!("user/{n}/").into()), &Arc::new("user"));
         }
         assert!(interests.covers("user/77/cart"));
         assert!(!interests.covers("user/77") && !interests.covers("users/1/") && !interests.covers("user/10000/"));

@@ -88,7 +88,7 @@ fn a_reader_leaps_over_what_was_not_for_it_and_loses_only_what_was() {
 }
 
 #[test]
-fn what_goes_before_it_was_announced_is_lost_for_everyone_who_has_not_read_it() {
+fn what_goes_before_it_was_announced_is_lost_for_who_has_not_read_it() {
     let ring = Ring::new(10_000);
     let (mut late, mut early) = (ring.subscribe(named(&["a"])), ring.subscribe(named(&["a"])));
     ring.append(vec![change("a", 1)]);
@@ -171,4 +171,57 @@ fn readers_that_come_and_go_under_load_read_each_change_once_and_in_order() {
             });
         }
     });
+}
+
+#[test]
+fn a_reader_that_stops_before_the_end_loses_nothing_of_what_is_not_for_it() {
+    let ring = Ring::new(10_000);
+    let mut reader = ring.subscribe(named(&["a"]));
+    ring.append(vec![change("a", 1), change("b", 1)]);
+    ring.announce();
+    let until = reader.end();
+    // While it reads up to there, others go on.
+    ring.append(vec![change("b", 2)]);
+    while !reader.has_read(until) {
+        let count = reader.read(until).unwrap().len();
+        (0..count).for_each(|_| reader.pass());
+    }
+    for version in 3..1_000 {
+        ring.append(vec![change("b", version)]);
+        ring.announce();
+    }
+    ring.append(vec![change("a", 2)]);
+    assert_eq!(read(&mut reader, "a"), Ok(vec![2]));
+}
+
+#[test]
+fn what_a_call_appends_after_the_last_reader_has_left_is_not_kept() {
+    let ring = Ring::new(10_000);
+    let reader = ring.subscribe(named(&["a"]));
+    assert!(ring.wants("a"), "so it begins to keep a record");
+    drop(reader);
+    ring.append(vec![change("a", 1)]);
+    assert_eq!(ring.bytes(), 0);
+}
+
+#[test]
+fn what_goes_before_it_was_announced_is_lost_for_those_only_whose_it_was() {
+    let ring = Ring::new(10_000);
+    let [mut a, mut b] = [named(&["a"]), Scope::Prefix("b".into())].map(|scope| ring.subscribe(scope));
+    (1..1_000).for_each(|version| ring.append(vec![change("b", version)]));
+    let until = a.end();
+    assert!(a.read(until).unwrap().is_empty() && !a.has_read(until), "nobody has said yet whose it was");
+    ring.announce();
+    ring.append(vec![change("a", 1)]);
+    assert_eq!(read(&mut a, "a"), Ok(vec![1]));
+    assert_eq!(read(&mut b, "b"), Err(Overrun));
+}
+
+#[test]
+fn what_goes_before_it_was_announced_is_lost_for_everyone_where_it_has_too_many_names() {
+    let ring = Ring::new(10_000);
+    let [mut a, _all] = [named(&["a"]), Scope::Prefix("".into())].map(|scope| ring.subscribe(scope));
+    (1..1_000).for_each(|n| ring.append(vec![change(&format!("b{n}"), 1)]));
+    ring.announce();
+    assert_eq!(read(&mut a, "a"), Err(Overrun));
 }

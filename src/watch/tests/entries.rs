@@ -1,8 +1,14 @@
 //! What a watch of entries promises, without a socket.
 
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    task::Wake,
+    thread,
+};
+
 use super::*;
 use crate::{
-    bucket::{Add, Delete, Op, Put, Tick, Touch, Transact},
+    bucket::{Add, Delete, Observe, Op, Put, Scan, Tick, Touch, Transact},
     name::Key,
     time_to_live::Ttl,
     value::Value,
@@ -13,7 +19,7 @@ const ENTRIES: Entries<'_> = Entries { put: true, deleted: true, key_prefix: "",
 const WITH: Kinds<'_> = Kinds { entries: Some(ENTRIES), ..ALL };
 
 fn key(text: &str) -> Key<'_> {
-    Key::parse(text, &Limits::default()).unwrap()
+    Key::parse(text, &LIMITS).unwrap()
 }
 
 fn target(text: &str) -> Target<'_> {
@@ -435,4 +441,276 @@ fn a_name_that_is_followed_very_often_is_told_of_in_responses_that_clients_accep
         assert_eq!(revision > before, notices == 4_000, "all of it, or the revision before");
     }
     assert_eq!(notices, 4_000);
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Counter(AtomicUsize);
+
+impl Wake for Counter {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Polls as a runtime does: anew only where it was woken, and with a waker of its own each time.
+fn woken(watch: &mut Watch) -> Poll<Response> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        assert!(Instant::now() < deadline, "it goes round and round: {watch:?}");
+        let counter = Arc::new(Counter::default());
+        let waker = Waker::from(Arc::clone(&counter));
+        match Pin::new(&mut *watch).poll_next(&mut Context::from_waker(&waker)) {
+            Poll::Ready(response) => return Poll::Ready(response.unwrap().unwrap()),
+            Poll::Pending if counter.0.load(Ordering::Relaxed) > 0 => {}
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+#[test]
+fn what_happens_between_a_response_and_the_next_poll_needs_nobody_to_wake_it_again() {
+    let registry = registry();
+    create(&registry, "b");
+    let mut watches = every_way(&registry, "b", Initial::Sent);
+    for watch in &mut watches {
+        hear(&registry, watch);
+    }
+    put(&registry, "b", "k");
+    registry.deliver();
+    for watch in &mut watches {
+        assert!(woken(watch).is_ready());
+    }
+    // Whoever is woken now is the task that was just polled, and it is polled once for it.
+    put(&registry, "b", "k");
+    registry.deliver();
+    for watch in &mut watches {
+        assert!(woken(watch).is_ready(), "{watch:?}");
+    }
+    put(&registry, "b", "k");
+    stop(&registry, "b", Reason::Killed);
+    registry.deliver();
+    for watch in &mut watches {
+        assert!(woken(watch).is_ready(), "{watch:?}");
+    }
+}
+
+/// Keeps what a watch has told of bucket "b": of each key the version.
+#[derive(Debug)]
+struct Follower {
+    watch: Watch,
+    entries: BTreeMap<String, u64>,
+    last: u64,
+    is_synced: bool,
+    /// No version is left out any more.
+    is_whole: bool,
+}
+
+impl Follower {
+    fn new(watch: Watch) -> Self {
+        Self { watch, entries: BTreeMap::new(), last: 0, is_synced: false, is_whole: false }
+    }
+
+    /// Whether there was something.
+    fn step(&mut self) -> bool {
+        let Poll::Ready(response) = woken(&mut self.watch) else { return false };
+        match response.update {
+            Update::Events(notices) => notices.into_iter().map(said).for_each(|said| self.take(said)),
+            Update::Synced => self.is_synced = true,
+            _ => {}
+        }
+        true
+    }
+
+    fn take(&mut self, said: Said) {
+        match said {
+            Said::There(bucket, key, version) if bucket == "b" => {
+                assert_eq!(self.entries.insert(key, version), None, "told twice");
+            }
+            Said::Put(bucket, key, version) if bucket == "b" => {
+                self.follows(version);
+                self.entries.insert(key, version);
+            }
+            Said::Deleted(bucket, key, version) if bucket == "b" => {
+                self.follows(version);
+                self.entries.remove(&key).expect("it was there");
+            }
+            _ => {}
+        }
+    }
+
+    fn follows(&mut self, version: u64) {
+        assert!(version > self.last, "{version} after {}", self.last);
+        assert!(!self.is_whole || version == self.last + 1, "{version} after {}", self.last);
+        // Before, some were left out because they were in a chunk.
+        (self.last, self.is_whole) = (version, self.is_synced);
+    }
+}
+
+#[test]
+fn a_watch_that_begins_while_others_write_ends_up_with_what_is_there() {
+    const KEYS: u64 = 2_000;
+    let start = Instant::now();
+    let (enough, deadline) = (start + Duration::from_secs(3), start + Duration::from_secs(60));
+    let mut rounds = 0;
+    while rounds < 3 || Instant::now() < enough {
+        rounds += 1;
+        let registry = registry();
+        create(&registry, "b");
+        (0..KEYS).for_each(|n| _ = put(&registry, "b", &format!("{n:04}")));
+        let mut followers = thread::scope(|scope| {
+            let writers = [
+                // Each key once, so that nothing that gets lost is made good later.
+                scope.spawn(|| {
+                    for n in 0..KEYS {
+                        let key = format!("{:04}", n * 1_231 % KEYS);
+                        if n % 5 == 0 { delete(&registry, "b", &key) } else { _ = put(&registry, "b", &key) }
+                    }
+                }),
+                // New buckets all the time, which are changed at once.
+                scope.spawn(|| {
+                    for n in 0..KEYS / 10 {
+                        let name = format!("b/{n}");
+                        create(&registry, &name);
+                        put(&registry, &name, "k");
+                        stop(&registry, &name, Reason::Normal);
+                    }
+                }),
+            ];
+            let mut followers = Vec::new();
+            while !writers.iter().all(thread::ScopedJoinHandle::is_finished) {
+                for mut follower in every_way(&registry, "b", Initial::Sent).map(Follower::new) {
+                    while !follower.is_synced {
+                        assert!(Instant::now() < deadline, "{follower:?}");
+                        follower.step();
+                    }
+                    followers.push(follower);
+                }
+                registry.deliver();
+            }
+            followers
+        });
+        registry.deliver();
+        let scan = Scan { prefix: "", after: None, items_max: 9_999, bytes_max: 1 << 20, values: Values::LeftOut };
+        let id = registry.id_of(name("b")).unwrap();
+        let page = registry.bucket("b", id).unwrap().call(Observe(scan)).unwrap().unwrap().page;
+        let there: BTreeMap<String, u64> =
+            page.entries.into_iter().map(|entry| (entry.key.into(), entry.version.0)).collect();
+        for follower in &mut followers {
+            while follower.step() {
+                assert!(Instant::now() < deadline, "{follower:?}");
+            }
+            assert!(follower.entries == there, "{:?}\nis not\n{there:?}", follower.entries);
+        }
+    }
+}
+
+#[test]
+fn a_death_is_told_however_fast_others_write() {
+    let registry = registry();
+    create(&registry, "b");
+    let targets = [target("a"), target("b")];
+    let begin: [&dyn Fn() -> Watch; 3] = [
+        &|| Watch::names(registry.clone(), &targets, WITH, Initial::Sent).unwrap(),
+        &|| Watch::follow(registry.clone(), &targets, WITH, Initial::Sent).unwrap(),
+        &|| Watch::prefix(registry.clone(), "", WITH, Initial::Sent).unwrap(),
+    ];
+    for begin in begin {
+        let mine = create(&registry, "a");
+        let mut watch = begin();
+        hear(&registry, &mut watch);
+        stop(&registry, "a", Reason::Killed);
+        let mut has_told = false;
+        for _ in 0..30 {
+            // More than it takes in one step.
+            (0..400).for_each(|_| _ = put(&registry, "b", "k"));
+            registry.deliver();
+            if let Poll::Ready(Response { update: Update::Events(notices), .. }) = woken(&mut watch) {
+                has_told |= notices.into_iter().any(|notice| said(notice) == down("a", mine, Reason::Killed));
+            }
+        }
+        assert!(has_told, "{watch:?}");
+    }
+}
+
+#[test]
+fn a_resumed_watch_that_skips_what_is_there_tells_what_it_missed_and_what_changes() {
+    let registry = registry();
+    create(&registry, "b");
+    put(&registry, "b", "k");
+    let after = registry.revision();
+    let mut watches = every_way(&registry, "b", Initial::ChangesAfter(after));
+    let c = create(&registry, "bc");
+    put(&registry, "b", "k");
+    for (way, watch) in watches.iter_mut().enumerate() {
+        let heard = hear(&registry, watch);
+        let [Said::Started(_), rest @ ..] = &heard[..] else { panic!("{heard:?}") };
+        let by_prefix = way == 2;
+        let expected = [Said::Synced, created("bc", c), has_put("b", "k", 2)];
+        assert_eq!(rest.len(), 2 + usize::from(by_prefix), "{heard:?}");
+        assert!(rest.iter().all(|said| expected.contains(said)), "{heard:?}");
+    }
+}
+
+#[test]
+fn who_writes_pays_no_more_for_ten_thousand_watches_than_for_one() {
+    const PUTS: u32 = 2_000;
+    let registry = registry();
+    create(&registry, "b");
+    let begin = || Watch::follow(registry.clone(), &[target("b")], WITH, Initial::Sent).unwrap();
+    // The best of some: what else the machine does is not what is measured.
+    let best = || {
+        let time = || {
+            let start = Instant::now();
+            (0..PUTS).for_each(|_| _ = put(&registry, "b", "k"));
+            start.elapsed()
+        };
+        (0..9).map(|_| time()).min().unwrap()
+    };
+    let _one = begin();
+    let with_one = best();
+    let _many: Vec<Watch> = (0..10_000).map(|_| begin()).collect();
+    let with_many = best();
+    assert!(with_many < 3 * with_one, "{with_many:?} for {PUTS} puts, {with_one:?} with one watch");
+}
+
+#[test]
+fn of_a_transaction_that_crashes_its_bucket_nothing_is_told_but_the_death() {
+    let registry = registry();
+    let id = create(&registry, "b");
+    put(&registry, "b", "k");
+    let mut watches = every_way(&registry, "b", Initial::Skipped);
+    for watch in &mut watches {
+        hear(&registry, watch);
+    }
+    let hook = format!("{}in the midst", crate::hooks::PANIC);
+    let success = vec![Op::Delete(key("k")), Op::Put(key("l"), Value::Flag(true), None), Op::Get(key(&hook))];
+    let transact = Transact { checks: vec![], success, failure: vec![], results_bytes_max: 1 << 20 };
+    registry.ask(target("b"), transact).unwrap_err();
+    for (way, watch) in watches.iter_mut().enumerate() {
+        let heard = hear(&registry, watch);
+        assert_eq!(heard[0], down("b", id, Reason::Crashed), "way {way}");
+        assert!(heard[1..].iter().all(|said| *said == Said::Over), "{heard:?}");
+    }
+}
+
+#[test]
+fn a_registrar_that_crashes_loses_no_watcher_a_change() {
+    let registry = registry();
+    create(&registry, "b");
+    let mut watches = every_way(&registry, "b", Initial::Sent);
+    for watch in &mut watches {
+        hear(&registry, watch);
+    }
+    let crash = || registry.create(name(&format!("{}registrar", crate::hooks::PANIC)), FOR_EVER).unwrap_err();
+    put(&registry, "b", "k");
+    crash();
+    put(&registry, "b", "k");
+    for watch in &mut watches {
+        assert_eq!(hear(&registry, watch), [has_put("b", "k", 1), has_put("b", "k", 2)]);
+    }
+    crash();
+    for mut watch in every_way(&registry, "b", Initial::Sent) {
+        assert!(hear(&registry, &mut watch).contains(&there("b", "k", 2)));
+    }
 }
