@@ -8,26 +8,25 @@
 //! entries of those that live come anew after that.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashSet},
     mem,
-    ops::Bound,
     sync::Arc,
     task::Context,
 };
-
-use smallvec::smallvec;
 
 use super::{
     At, BeginError, End, Entries, Initial, Monitored, News, NoticeKind, Progress, Seat,
     entries::{Moment, Reader, Telling},
     outbox::{Batch, Happening, Refs, What},
+    scope::Scope,
+    snapshot::{Snapshot, SnapshotOf},
 };
 use crate::{
     bucket::{
         Bucket,
-        ring::{Change, Overrun, Scope as RingScope},
+        ring::{Change, Overrun},
     },
-    limits::{SNAPSHOT_PAGE_NAMES, WATCH_BATCH_EVENTS},
+    limits::WATCH_BATCH_EVENTS,
     name::{Revision, Version},
     process::{MonitorRef, Process, Reason},
     registry::{Compacted, Error, Event, EventKind, Interest, Registry, Target},
@@ -51,18 +50,6 @@ pub(super) struct HistoryWatch {
     monitors: Vec<Monitored>,
 }
 
-/// Whom it is about.
-#[derive(Debug)]
-enum Scope {
-    Prefix(Arc<str>),
-    Names {
-        /// The refs of each name.
-        refs: BTreeMap<Arc<str>, Refs>,
-        /// Names of which something was told before their page came.
-        mentioned: HashSet<Arc<str>>,
-    },
-}
-
 /// How much of what was there has been told.
 #[derive(Debug)]
 enum Told {
@@ -75,39 +62,6 @@ enum Told {
         entries: bool,
     },
     All,
-}
-
-/// What was there, while it is being told.
-#[derive(Debug)]
-struct Snapshot {
-    of: SnapshotOf,
-    /// Buckets up to this name have been told; none at first.
-    after: Option<Arc<str>>,
-    /// The next ones, if they were read.
-    page: Option<Page>,
-    /// The one whose entries are being told.
-    telling: Option<Telling>,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum SnapshotOf {
-    /// Buckets, and their entries where they are wanted.
-    Buckets,
-    /// Only entries: of the buckets the client knows.
-    Entries,
-}
-
-/// A part of what is there, in the order of names.
-#[derive(Debug)]
-struct Page {
-    buckets: VecDeque<Process<Bucket>>,
-    /// Names that were asked for and are not there.
-    absent: Vec<Arc<str>>,
-    /// The last name that the page is about.
-    last: Option<Arc<str>>,
-    more: bool,
-    /// What happened before this comes before it.
-    before: Moment,
 }
 
 /// The log or the ring has gone on without this watch.
@@ -410,91 +364,6 @@ impl HistoryWatch {
             batch.push(Happening::event(&event, refs));
         }
         Ok(())
-    }
-}
-
-impl Snapshot {
-    fn new(of: SnapshotOf) -> Self {
-        Self { of, after: None, page: None, telling: None }
-    }
-
-    /// The bucket whose entries are being told has been told of.
-    fn told_one(&mut self) {
-        if let Some(telling) = self.telling.take() {
-            self.after = Some(Arc::clone(telling.name()));
-        }
-    }
-
-    /// Whether a change comes on top of what was told.
-    fn has_told(&self, change: &Change) -> bool {
-        match &self.telling {
-            Some(telling) if telling.id() == change.id => telling.has_told(&change.key),
-            _ => self.after.as_ref().is_some_and(|after| change.name <= *after),
-        }
-    }
-
-    /// A bucket of the snapshot is dead: it is not to be told of any more. Whether it has to be said that it was there.
-    fn strike(&mut self, death: &Event) -> bool {
-        if self.telling.as_ref().is_some_and(|telling| telling.id() == death.id) {
-            self.told_one();
-            return false;
-        }
-        if let Some(page) = &mut self.page {
-            page.buckets.retain(|bucket| bucket.identity().id != death.id);
-        }
-        self.of == SnapshotOf::Buckets && self.after.as_ref().is_none_or(|after| death.name > *after)
-    }
-}
-
-impl Scope {
-    /// The same, as the ring wants it.
-    fn of_ring(&self) -> RingScope {
-        match self {
-            Self::Prefix(prefix) => RingScope::Prefix(Arc::clone(prefix)),
-            Self::Names { refs, .. } => RingScope::Names(refs.keys().cloned().collect()),
-        }
-    }
-
-    /// For whom an event of this name is: nobody, or one for each ref.
-    fn refs(&self, name: &str) -> Refs {
-        match self {
-            Self::Prefix(prefix) if name.starts_with(&**prefix) => smallvec![None],
-            Self::Prefix(_) => Refs::new(),
-            Self::Names { refs, .. } => refs.get(name).cloned().unwrap_or_default(),
-        }
-    }
-
-    fn is_mentioned(&self, name: &str) -> bool {
-        matches!(self, Self::Names { mentioned, .. } if mentioned.contains(name))
-    }
-
-    /// Reads the next page of what is there.
-    fn page(&self, registry: &Registry, after: Option<&Arc<str>>, reader: Option<&Reader>) -> Result<Page, Error> {
-        match self {
-            Self::Prefix(prefix) => {
-                let page = registry.snapshot(prefix, after.map(|after| &**after), SNAPSHOT_PAGE_NAMES)?;
-                let last = page.buckets.last().map(|last| Arc::clone(&last.identity().name));
-                Ok(Page {
-                    buckets: page.buckets.into(),
-                    absent: Vec::new(),
-                    last,
-                    more: page.more,
-                    before: Moment::now(page.revision, reader),
-                })
-            }
-            Self::Names { refs, .. } => {
-                let after = after.map_or(Bound::Unbounded, |after| Bound::Excluded(Arc::clone(after)));
-                let mut names = refs.range((after, Bound::Unbounded)).map(|(name, _)| Arc::clone(name));
-                let batch: Vec<Arc<str>> = names.by_ref().take(SNAPSHOT_PAGE_NAMES).collect();
-                let more = names.next().is_some();
-                let (living, revision) = registry.living(&batch)?;
-                let gone = batch.iter().zip(&living).filter(|(_, bucket)| bucket.is_none());
-                let absent = gone.map(|(name, _)| Arc::clone(name)).collect();
-                let last = batch.last().cloned();
-                let before = Moment::now(revision, reader);
-                Ok(Page { buckets: living.into_iter().flatten().collect(), absent, last, more, before })
-            }
-        }
     }
 }
 

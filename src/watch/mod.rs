@@ -5,33 +5,33 @@
 //! [`Watch::heartbeat`], whenever its owner finds that it is time.
 
 mod entries;
+mod event;
 mod history;
 mod names;
 mod outbox;
+mod scope;
+mod seat;
+mod snapshot;
 
 use std::{
-    collections::HashMap,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use futures_util::Stream;
 
+pub use self::event::{At, Entries, Kinds, Monitored, Notice, NoticeKind, Response, Update};
+pub(crate) use self::seat::Seat;
 use self::{
+    event::Wanted,
     history::HistoryWatch,
     names::{NamesWatch, Refused},
-    outbox::{Happening, Outbox, Refs, What},
+    outbox::{Happening, Outbox},
 };
 use crate::{
-    bucket::{
-        Entry, Values,
-        ring::{ChangeKind, Overrun},
-    },
-    name::{BucketId, Revision, Version},
-    process::{Exit, MonitorRef},
-    registry::{Compacted, Error, Event, EventKind, Inbox, Interest, Registry, Target},
+    bucket::{Values, ring::Overrun},
+    name::Revision,
+    registry::{Compacted, Error, Registry, Target},
 };
 
 /// A stream of what happens to some buckets. It begins with [`Update::Started`].
@@ -64,46 +64,6 @@ enum Stage {
     Over,
 }
 
-/// Which events are wanted.
-#[derive(Clone, Copy, Debug)]
-pub struct Kinds<'a> {
-    /// Creations.
-    pub created: bool,
-    /// Deaths.
-    pub down: bool,
-    /// What is in the buckets, and what changes there; `None` for nothing of it.
-    pub entries: Option<Entries<'a>>,
-}
-
-/// Which events of entries are wanted.
-#[derive(Clone, Copy, Debug)]
-pub struct Entries<'a> {
-    /// Entries that are there, put or added to.
-    pub put: bool,
-    /// Entries that are deleted, or whose time runs out.
-    pub deleted: bool,
-    /// Only of keys that begin with this.
-    pub key_prefix: &'a str,
-    /// Whether their values are sent.
-    pub values: Values,
-}
-
-/// The kinds of event that are wanted.
-#[derive(Clone, Copy, Debug)]
-struct Wanted {
-    created: bool,
-    down: bool,
-    put: bool,
-    deleted: bool,
-}
-
-impl From<Kinds<'_>> for Wanted {
-    fn from(Kinds { created, down, entries }: Kinds<'_>) -> Self {
-        let (put, deleted) = entries.map_or((false, false), |entries| (entries.put, entries.deleted));
-        Self { created, down, put, deleted }
-    }
-}
-
 /// Where a watch begins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Initial {
@@ -115,117 +75,6 @@ pub enum Initial {
     After(Revision),
     /// With what happened after this revision, and then with what happens from now on.
     ChangesAfter(Revision),
-}
-
-/// What a watch sends.
-#[derive(Debug)]
-pub struct Response {
-    /// Every lifecycle event up to this revision that the watch asked for is in this response or in an earlier one. `None`
-    /// while a snapshot is sent.
-    pub revision: Option<Revision>,
-    /// What is sent.
-    pub update: Update,
-}
-
-/// What a [`Response`] holds.
-#[derive(Debug)]
-pub enum Update {
-    /// The first.
-    Started {
-        /// Which registry it is.
-        registry_id: String,
-        /// The monitors, in the order asked.
-        monitors: Vec<Monitored>,
-    },
-    /// Some events, in order.
-    Events(Vec<Notice>),
-    /// What was there has been sent.
-    Synced,
-    /// Nothing happened.
-    Heartbeat,
-    /// The registry is going; what was not reported yet is down with SHUTDOWN.
-    Draining,
-}
-
-/// A monitor that was set.
-#[derive(Debug)]
-pub struct Monitored {
-    /// Its ref.
-    pub monitor: MonitorRef,
-    /// The name that was asked for.
-    pub name: Arc<str>,
-    /// The bucket, if there was one.
-    pub id: Option<BucketId>,
-}
-
-/// An event, as one watch sees it.
-#[derive(Debug)]
-pub struct Notice {
-    /// The monitor that it answers; `None` by prefix.
-    pub monitor: Option<MonitorRef>,
-    /// The bucket's name.
-    pub name: Arc<str>,
-    /// The bucket's id; for NOPROC the one asked for, if any.
-    pub id: Option<u64>,
-    /// What happened.
-    pub kind: NoticeKind,
-}
-
-/// When a bucket was created, or died.
-#[derive(Clone, Copy, Debug)]
-pub struct At {
-    /// The event's revision; for NOPROC the present one.
-    pub revision: Revision,
-    /// The time on the wall clock, since 1970.
-    pub time: Duration,
-}
-
-/// What a [`Notice`] tells of.
-#[derive(Clone, Debug)]
-pub enum NoticeKind {
-    /// A bucket was created, or is alive as the watch begins.
-    Created {
-        /// When it was created.
-        at: At,
-        /// It was alive as the watch began.
-        initial: bool,
-    },
-    /// A bucket is down.
-    Down {
-        /// When it died.
-        at: At,
-        /// Why.
-        exit: Exit,
-        /// Its last version.
-        version: Version,
-    },
-    /// An entry was put or added to, or is there as the watch begins.
-    Put {
-        /// The entry.
-        entry: Entry,
-        /// It was there as the watch began.
-        initial: bool,
-    },
-    /// An entry is gone.
-    Deleted {
-        /// Its key.
-        key: Box<str>,
-        /// The version that the bucket took with it.
-        version: Version,
-        /// Its time ran out.
-        expired: bool,
-    },
-}
-
-impl Happening {
-    fn event(event: &Event, refs: Refs) -> Self {
-        let at = At { revision: event.revision, time: event.time };
-        let kind = match &event.kind {
-            EventKind::Created => NoticeKind::Created { at, initial: false },
-            EventKind::Down { exit, version, .. } => NoticeKind::Down { at, exit: exit.clone(), version: *version },
-        };
-        Self { refs, name: Arc::clone(&event.name), id: Some(event.id.get()), what: What::Kind(kind) }
-    }
 }
 
 /// Why a watch ended before it was done.
@@ -448,21 +297,6 @@ impl Kinds<'_> {
     }
 }
 
-impl Wanted {
-    fn admits(self, happening: &Happening) -> bool {
-        match &happening.what {
-            What::Kind(NoticeKind::Created { .. }) => self.created,
-            What::Kind(NoticeKind::Down { .. }) => self.down,
-            What::Kind(NoticeKind::Put { .. }) => self.put,
-            What::Kind(NoticeKind::Deleted { .. }) => self.deleted,
-            What::Change(change) => match change.kind {
-                ChangeKind::Put { .. } => self.put,
-                ChangeKind::Deleted | ChangeKind::Expired => self.deleted,
-            },
-        }
-    }
-}
-
 impl Stream for Watch {
     type Item = Result<Response, End>;
 
@@ -499,45 +333,6 @@ enum News {
     None,
     /// There will never be any.
     End,
-}
-
-/// A place among those who are woken, given up on every way out.
-#[derive(Debug)]
-pub(crate) struct Seat {
-    registry: Registry,
-    inbox: Arc<Inbox>,
-    /// The monitors that have not fired.
-    monitors: HashMap<MonitorRef, BucketId>,
-    /// Buckets of monitors that were given up.
-    taken_back: Vec<BucketId>,
-}
-
-impl Seat {
-    pub(crate) fn take(registry: Registry, interest: Interest) -> Self {
-        let inbox = Arc::new(Inbox::default());
-        registry.enroll(&inbox, interest);
-        Self { registry, inbox, monitors: HashMap::new(), taken_back: Vec::new() }
-    }
-}
-
-impl Seat {
-    /// Gives a monitor up. One of the same bucket that is wanted would go too, so it stays where it is; what it fires is
-    /// not known here any more.
-    fn take_back(&mut self, monitor: MonitorRef) {
-        self.taken_back.extend(self.monitors.remove(&monitor));
-    }
-
-    /// Whether the server drains; who has a seat for [`Interest::Drain`] is woken when it begins to.
-    pub(crate) fn is_draining(&self, cx: &Context<'_>) -> bool {
-        self.inbox.waker().register(cx.waker());
-        self.registry.is_draining()
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.registry.forget(&self.inbox, self.monitors.values().chain(&self.taken_back).copied());
-    }
 }
 
 #[cfg(test)]

@@ -2,14 +2,19 @@
 
 mod entries;
 
-use std::{collections::BTreeMap, sync::LazyLock, task::Waker, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+    task::Waker,
+    time::{Duration, Instant},
+};
 
 use super::*;
 use crate::{
     bucket::Begin,
     clock::ManualClock,
     limits::{Limits, SNAPSHOT_PAGE_NAMES, WATCH_BATCH_EVENTS},
-    name::BucketName,
+    name::{BucketId, BucketName},
     process::Reason,
 };
 
