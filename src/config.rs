@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use clap::Args;
 
 use crate::{
-    limits::{Limits, time},
+    limits::{Limits, bounded, time},
     telemetry::LogFormat,
 };
 
@@ -33,6 +33,10 @@ pub struct Serve {
     /// From the signal to stop to the end of the process, at most: seconds, or a number with ms or s
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time(Duration::ZERO, YEAR))]
     pub drain_timeout: Duration,
+
+    /// Threads that serve connections [default: one for each core]
+    #[arg(long, value_name = "COUNT", default_value_t = cores(), hide_default_value = true, value_parser = bounded(1, 1_024))]
+    pub workers: usize,
 
     /// The form of the log on stderr
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
@@ -76,6 +80,11 @@ impl Serve {
         }
         Ok(())
     }
+}
+
+/// How many cores this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The longest time that a drain can be given.

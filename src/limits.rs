@@ -223,7 +223,7 @@ pub const SHELL_COMPLETION_TIMEOUT: Duration = Duration::from_millis(500);
 /// Lines that the shell remembers; older ones are forgotten.
 pub const SHELL_HISTORY_LINES_MAX: usize = 1_000;
 
-fn bounded(min: usize, max: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
+pub(crate) fn bounded(min: usize, max: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
     move |text| match text.parse() {
         Ok(value) if (min..=max).contains(&value) => Ok(value),
         Ok(_) => Err(format!("must be {min} to {max}")),

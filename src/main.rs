@@ -11,7 +11,7 @@ use pail::{
     config::Serve,
     serve,
 };
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,7 +62,12 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage::exit(&error, &Cli::command()),
     };
-    let runtime = match Runtime::new() {
+    // A server's connections have threads of their own: what is left for this one fits in one.
+    let runtime = match &cli.command {
+        Command::Serve(_) => Builder::new_current_thread().enable_all().build(),
+        Command::Client(_) | Command::Completions { .. } => Runtime::new(),
+    };
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("pail: no runtime: {error}");

@@ -36,7 +36,8 @@ pub async fn run(config: &Serve) -> ExitCode {
         Ok((listener, address, shutdown)) => {
             tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "listening");
             let registry = Registry::start(config.limits.clone(), Arc::new(SystemClock::default()), random_id());
-            let options = Options { limits: config.limits.clone(), drain_timeout: config.drain_timeout };
+            let Serve { limits, drain_timeout, workers, .. } = config.clone();
+            let options = Options { limits, drain_timeout, workers };
             match serve(listener, registry, options, shutdown).await {
                 Ended::Asked => ExitCode::SUCCESS,
                 Ended::GaveUp => ExitCode::FAILURE,

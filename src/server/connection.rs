@@ -1,24 +1,19 @@
-//! The sockets: accepts connections, and speaks HTTP/2 on each of them until it ends or is told to.
+//! One socket: speaks HTTP/2 on it until it ends or is told to.
 //!
-//! Connections are tasks of the runtime that this is called on. It knows nothing of gRPC beyond a future for each request.
+//! It knows nothing of gRPC beyond a future for each request.
 
-use std::{
-    io,
-    pin::pin,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use hyper::{body::Incoming, server::conn::http2::Builder, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::watch,
-    task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
 
 use super::{
+    beside::{Begun, WithStreams},
     call::Calls,
     traffic::{Counted, Traffic},
 };
@@ -52,63 +47,40 @@ const FIRST_WORD: Duration = Duration::from_secs(10);
 /// heard it or not.
 const GOODBYE: Duration = Duration::from_millis(250);
 
-/// Accepts and serves connections until `stop` turns true; returns when the last of them has ended.
-///
-/// # Cancel safety
-///
-/// Dropping it cuts every connection.
-pub(super) async fn serve(listener: TcpListener, calls: Arc<Calls>, limits: &Limits, mut stop: watch::Receiver<bool>) {
-    let http = http(limits);
-    let mut connections = JoinSet::new();
-    let mut pause = Pause::new();
-    loop {
-        tokio::select! {
-            biased;
-            () = turned(&mut stop) => break,
-            Some(ended) = connections.join_next() => log_panic(ended),
-            stream = accept(&listener, &mut pause), if connections.len() < limits.connections_max => {
-                connections.spawn(connection(stream, http.clone(), Arc::clone(&calls), stop.clone()));
-            }
-        }
-    }
-    drop(listener);
-    while let Some(ended) = connections.join_next().await {
-        log_panic(ended);
-    }
-}
-
-fn log_panic(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a connection panicked");
-    }
-}
-
-async fn turned(stop: &mut watch::Receiver<bool>) {
+/// Returns once it is time to stop.
+pub(super) async fn turned(stop: &mut watch::Receiver<bool>) {
     // An error means that nobody is left to say it: then it is time to stop as well.
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-fn http(limits: &Limits) -> Builder<TokioExecutor> {
-    let mut http = Builder::new(TokioExecutor::new());
-    http.timer(TokioTimer::new())
-        .max_concurrent_streams(u32::try_from(limits.streams_max).unwrap_or(u32::MAX))
-        .max_header_list_size(HEADER_LIST_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .max_send_buf_size(SEND_BUFFER_BYTES)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_ANSWER)
-        .auto_date_header(false);
-    http
+/// What a connection is told of HTTP/2.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Http {
+    streams_max: u32,
+}
+
+impl Http {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self { streams_max: u32::try_from(limits.streams_max).unwrap_or(u32::MAX) }
+    }
+
+    fn builder(self, begun: Begun) -> Builder<Begun> {
+        let mut http = Builder::new(begun);
+        http.timer(TokioTimer::new())
+            .max_concurrent_streams(self.streams_max)
+            .max_header_list_size(HEADER_LIST_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_ANSWER)
+            .auto_date_header(false);
+        http
+    }
 }
 
 /// One connection, from its first byte to its last.
-async fn connection(
-    stream: TcpStream,
-    http: Builder<TokioExecutor>,
-    calls: Arc<Calls>,
-    mut stop: watch::Receiver<bool>,
-) {
+pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut stop: watch::Receiver<bool>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }
@@ -128,11 +100,13 @@ async fn connection(
     });
     let traffic = Traffic::default();
     let stream = TokioIo::new(Counted::new(stream, traffic.clone()));
-    let mut connection = pin!(http.serve_connection(stream, service));
+    let begun = Begun::default();
+    let connection = http.builder(begun.clone()).serve_connection(stream, service);
+    let mut connection = pin!(WithStreams::new(connection, begun));
     tokio::select! {
         ended = connection.as_mut() => return log_end(ended),
         () = half_said(&traffic) => return,
-        () = turned(&mut stop) => connection.as_mut().graceful_shutdown(),
+        () = turned(&mut stop) => connection.as_mut().connection().graceful_shutdown(),
     }
 
     // GOAWAY is sent, and open streams may end. A peer that does not answer is not waited for; one that is slow to read what
@@ -164,46 +138,5 @@ fn log_end(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         // Clients go away in many ways, and none is the server's fault.
         tracing::debug!(%error, "a connection ended");
-    }
-}
-
-/// Accepts one connection, however long it takes.
-async fn accept(listener: &TcpListener, pause: &mut Pause) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                pause.length = Pause::MIN;
-                return stream;
-            }
-            Err(error) => pause.after(&error).await,
-        }
-    }
-}
-
-/// The time out after an accept that failed. Out of file descriptors, accept fails at once and for ever: without a pause
-/// it would take a whole core, and without bounds the log.
-#[derive(Debug)]
-struct Pause {
-    length: Duration,
-    logged: Option<Instant>,
-}
-
-impl Pause {
-    const MIN: Duration = Duration::from_millis(5);
-    const MAX: Duration = Duration::from_millis(100);
-    const LOG_EVERY: Duration = Duration::from_secs(5);
-
-    fn new() -> Self {
-        Self { length: Self::MIN, logged: None }
-    }
-
-    async fn after(&mut self, error: &io::Error) {
-        if self.logged.is_none_or(|logged| logged.elapsed() >= Self::LOG_EVERY) {
-            self.logged = Some(Instant::now());
-            tracing::warn!(%error, "no connection can be accepted");
-        }
-        let length = self.length;
-        self.length = (length * 2).min(Self::MAX);
-        sleep(length).await;
     }
 }

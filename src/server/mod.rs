@@ -4,6 +4,8 @@
 //! clients do. An admitted unary call finishes if its handler does in half of that time; a call that was not admitted was
 //! not executed, and says so.
 
+mod acceptor;
+mod beside;
 mod call;
 mod connection;
 mod deadline;
@@ -14,6 +16,7 @@ mod router;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod workers;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -24,7 +27,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use self::{call::Calls, gate::Gate, health::Health, router::Router};
+use self::{call::Calls, gate::Gate, health::Health, router::Router, workers::Workers};
 use crate::limits::Limits;
 
 pub use self::router::GrpcService;
@@ -51,6 +54,9 @@ pub struct Options {
     pub limits: Limits,
     /// From the signal to the return of [`serve`], at most.
     pub drain_timeout: Duration,
+    /// Threads that serve connections, each with a runtime of its own; with 0 they are tasks of the runtime that [`serve`] is
+    /// called on.
+    pub workers: usize,
 }
 
 /// Serves `application` on `listener` until `shutdown` is ready, then drains, and returns.
@@ -64,13 +70,14 @@ pub async fn serve(
     options: Options,
     shutdown: impl Future<Output = ()>,
 ) {
-    let Options { limits, drain_timeout } = options;
+    let Options { limits, drain_timeout, workers } = options;
+    let workers = Workers::start(workers, limits.connections_max);
     let health = Health::new();
     let gate = Arc::new(Gate::default());
     let calls = Calls::new(Router::new(application.service(), health.clone()), Arc::clone(&gate), &limits);
     let (stop, stopped) = watch::channel(false);
 
-    let connections = connection::serve(listener, Arc::new(calls), &limits, stopped);
+    let connections = acceptor::serve(listener, workers, Arc::new(calls), &limits, stopped);
     let drain = async {
         shutdown.await;
         drain(&application, &health, &gate, &stop, drain_timeout).await;

@@ -347,7 +347,7 @@ async fn clients_that_say_nothing_do_not_hold_the_drain_up() {
 /// Time runs by itself wherever all wait for it.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_says_nothing_or_half_a_greeting_is_let_go_after_ten_seconds() {
-    let server = Server::start().await;
+    let server = Server::here().await;
     for said in [&b""[..], b"PRI", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
         let mut client = TcpStream::connect(server.address).await.unwrap();
         client.write_all(said).await.unwrap();

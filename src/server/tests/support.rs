@@ -214,14 +214,21 @@ impl Server {
     }
 
     pub(super) async fn with(limits: Limits, drain_timeout: Duration) -> Self {
+        Self::with_options(Options { limits, drain_timeout, workers: 2 }).await
+    }
+
+    /// One in the time of the test, which may stand still.
+    pub(super) async fn here() -> Self {
+        let (limits, drain_timeout) = (Limits::default(), Duration::from_secs(60));
+        Self::with_options(Options { limits, drain_timeout, workers: 0 }).await
+    }
+
+    async fn with_options(options: Options) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stage = Stage::new();
         let (stop, stopped) = oneshot::channel();
-        let serving =
-            tokio::spawn(serve(listener, App(Arc::clone(&stage)), Options { limits, drain_timeout }, async {
-                stopped.await.unwrap();
-            }));
+        let serving = tokio::spawn(serve(listener, App(Arc::clone(&stage)), options, async { stopped.await.unwrap() }));
         Self { address, stage, stop: Some(stop), serving }
     }
 
