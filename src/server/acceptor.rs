@@ -21,7 +21,7 @@ use super::{
 };
 use crate::limits::Limits;
 
-/// Accepts and serves connections until `stop` turns true; returns when the last of them has ended.
+/// Accepts and serves connections, each with the calls of its worker, until `stop` turns true; returns when the last of them has ended.
 ///
 /// # Cancel safety
 ///
@@ -29,7 +29,7 @@ use crate::limits::Limits;
 pub(super) async fn serve(
     listener: TcpListener,
     mut workers: Workers,
-    calls: Arc<Calls>,
+    calls: Vec<Arc<Calls>>,
     limits: &Limits,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -53,8 +53,10 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        let (http, calls, stop) = (connection::Http::new(limits), Arc::clone(&calls), stop.clone());
-        workers.serve(move || async move {
+        let worker = workers.idlest();
+        let Some(calls) = calls.get(worker).cloned() else { continue };
+        let (http, stop) = (connection::Http::new(limits), stop.clone());
+        workers.serve(worker, move || async move {
             // On the worker's own runtime from here.
             let connection = async {
                 match TcpStream::from_std(stream) {

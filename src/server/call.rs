@@ -18,13 +18,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::{Frame, SizeHint};
 use tonic::{Status, body::Body, codegen::BoxFuture};
 
 use super::{
     deadline::Deadline,
-    gate::{Admission, Gate},
+    gate::{Admission, Door},
     intake::{self, Intake, Messages, Undecoded},
     router::{self, Router},
 };
@@ -38,19 +38,19 @@ use crate::{
     },
 };
 
-/// What all calls share.
+/// What the calls of one worker share. What each of them counts by is the worker's own, as far as it can be: two cores that
+/// count by the same number wait for each other.
 #[derive(Debug)]
 pub(super) struct Calls {
     router: Router,
-    gate: Arc<Gate>,
+    door: Arc<Door>,
     undecoded: Arc<Undecoded>,
     message_bytes_max: usize,
 }
 
 impl Calls {
-    pub(super) fn new(router: Router, gate: Arc<Gate>, limits: &Limits) -> Self {
-        let undecoded = Undecoded::new(limits.undecoded_bytes_max);
-        Self { router, gate, undecoded, message_bytes_max: limits.message_bytes_max }
+    pub(super) fn new(router: Router, door: Arc<Door>, undecoded: Undecoded, limits: &Limits) -> Self {
+        Self { router, door, undecoded: Arc::new(undecoded), message_bytes_max: limits.message_bytes_max }
     }
 
     /// Answers a request. `open` lives as long as the call does: a connection counts its streams by it.
@@ -65,7 +65,13 @@ impl Calls {
         let mut ticket = Ticket::new(open);
         let state = match self.admit(&request, &mut ticket) {
             // Nothing of ours runs yet: a generated service only makes a future here.
-            Ok(()) => State::Running(self.router.route(self.watched(request))),
+            Ok(()) => match self.router.find(request.uri().path()) {
+                Ok(route) => {
+                    ticket.method = Some(Arc::clone(route.path));
+                    State::Running((route.handler)(self.watched(request)))
+                }
+                Err(failure) => State::Answered(Status::from(failure).into_http()),
+            },
             Err(failure) => State::Answered(Status::from(failure).into_http()),
         };
         Call { state, ticket: Some(ticket) }
@@ -76,7 +82,7 @@ impl Calls {
         let path = request.uri().path();
         // Health tells that the server drains, so it answers throughout; long streams are told to end, not waited for.
         if router::service(path) != health_server::SERVICE_NAME {
-            let admission = self.gate.admit();
+            let admission = self.door.admit();
             if admission.is_none() {
                 return Err(draining());
             }
@@ -85,7 +91,6 @@ impl Calls {
         if request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity") {
             return Err(intake::compressed());
         }
-        ticket.method = request.uri().path_and_query().cloned();
         ticket.deadline = Deadline::of(request.headers())?;
         Ok(())
     }
@@ -123,7 +128,7 @@ fn unsupported() -> Response<Body> {
 #[derive(Debug)]
 struct Ticket {
     /// For the log.
-    method: Option<PathAndQuery>,
+    method: Option<Arc<str>>,
     deadline: Option<Deadline>,
     admission: Option<Admission>,
     _open: Arc<()>,
@@ -155,7 +160,7 @@ impl Ticket {
     }
 
     fn panicked(&self, panic: &(dyn Any + Send)) -> Failure {
-        let method = self.method.as_ref().map(PathAndQuery::path);
+        let method = self.method.as_deref();
         tracing::error!(?method, panic = ?panic_message(panic), "a call panicked");
         Failure::new(Reason::Panic, "a fault of the server ended this call; other calls go on")
     }

@@ -95,7 +95,10 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     let open = Arc::downgrade(&token);
     let long_streams = streams::Connection::default();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(long_streams.clone());
+        // The others don't ask, and to put it there costs more than to find the bucket.
+        if streams::is_long(request.uri().path()) {
+            request.extensions_mut().insert(long_streams.clone());
+        }
         calls.call(request, Arc::clone(&token))
     });
     let traffic = Traffic::default();

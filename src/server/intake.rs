@@ -32,15 +32,15 @@ pub(super) enum Messages {
 }
 
 /// The bytes of incomplete messages in the whole server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Undecoded {
-    bytes: AtomicUsize,
+    bytes: Arc<AtomicUsize>,
     bytes_max: usize,
 }
 
 impl Undecoded {
-    pub(super) fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { bytes: AtomicUsize::new(0), bytes_max })
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { bytes: Arc::default(), bytes_max }
     }
 }
 
@@ -316,7 +316,7 @@ mod tests {
 
     /// Feeds the chunks and returns what passed, how it ended, and what was held on the way at most.
     fn feed(messages: Messages, chunks: impl IntoIterator<Item = Vec<u8>>) -> (Vec<u8>, Option<Status>, usize) {
-        let undecoded = Undecoded::new(1_000);
+        let undecoded = Arc::new(Undecoded::new(1_000));
         let frames = Frames(chunks.into_iter().map(Bytes::from).collect());
         let mut intake = Intake::new(frames, messages, MAX, Arc::clone(&undecoded));
         let (mut passed, mut held_max) = (Vec::new(), 0);
@@ -412,7 +412,7 @@ mod tests {
 
     #[test]
     fn past_the_bound_of_the_server_a_body_is_refused_and_a_dropped_one_makes_room() {
-        let undecoded = Undecoded::new(10);
+        let undecoded = Arc::new(Undecoded::new(10));
         let part = || Frames([Bytes::from(message(8)).slice(..9), Bytes::from(message(8)).slice(9..)].into());
         let intake = |frames| Intake::new(frames, Messages::One, MAX, Arc::clone(&undecoded));
 

@@ -27,7 +27,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use self::{call::Calls, gate::Gate, health::Health, router::Router, workers::Workers};
+use self::{call::Calls, gate::Gate, health::Health, intake::Undecoded, router::Router, workers::Workers};
 use crate::limits::Limits;
 
 pub use self::router::GrpcService;
@@ -37,7 +37,7 @@ pub trait Application: Send + Sync + 'static {
     /// The service, as tonic generates it.
     type Service: GrpcService;
 
-    /// The service; asked for once.
+    /// The service; asked for once for each worker.
     fn service(&self) -> Self::Service;
 
     /// Takes down what lives beyond a call, and tells the streams that are open to end with DRAINING.
@@ -73,11 +73,16 @@ pub async fn serve(
     let Options { limits, drain_timeout, workers } = options;
     let workers = Workers::start(workers, limits.connections_max);
     let health = Health::new();
-    let gate = Arc::new(Gate::default());
-    let calls = Calls::new(Router::new(application.service(), health.clone()), Arc::clone(&gate), &limits);
+    let gate = Gate::default();
+    let undecoded = Undecoded::new(limits.undecoded_bytes_max);
+    let calls = || {
+        let router = Router::new(application.service(), health.clone());
+        Arc::new(Calls::new(router, gate.door(), undecoded.clone(), &limits))
+    };
+    let calls = (0..workers.count()).map(|_| calls()).collect();
     let (stop, stopped) = watch::channel(false);
 
-    let connections = acceptor::serve(listener, workers, Arc::new(calls), &limits, stopped);
+    let connections = acceptor::serve(listener, workers, calls, &limits, stopped);
     let drain = async {
         shutdown.await;
         drain(&application, &health, &gate, &stop, drain_timeout).await;

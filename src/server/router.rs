@@ -1,11 +1,11 @@
 //! Which service a call is for: the first segment of its path says it. Who asks for what is not there is told what is.
 
-use std::{convert::Infallible, fmt, future};
+use std::{convert::Infallible, fmt, sync::Arc};
 
 use http::{Request, Response};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
-use tonic::{Status, body::Body, codegen::BoxFuture, server::NamedService};
+use tonic::{body::Body, codegen::BoxFuture, server::NamedService};
 use tonic_reflection::{
     pb::{v1, v1alpha},
     server::Builder,
@@ -49,16 +49,23 @@ impl<S> GrpcService for S where
 {
 }
 
-type Handler = Box<dyn Fn(Request<Body>) -> BoxFuture<Response<Body>, Infallible> + Send + Sync>;
+pub(super) type Handler = Box<dyn Fn(Request<Body>) -> BoxFuture<Response<Body>, Infallible> + Send + Sync>;
 
 /// The services there are, in the order in which they are looked for.
-pub(super) struct Router(Vec<Route>);
+pub(super) struct Router(Vec<Service>);
 
-struct Route {
-    service: &'static str,
-    /// Sorted.
-    methods: Vec<String>,
+struct Service {
+    name: &'static str,
+    /// Sorted; each with its path, for the log.
+    methods: Vec<(String, Arc<str>)>,
     handler: Handler,
+}
+
+/// Where a call goes.
+pub(super) struct Route<'a> {
+    pub(super) path: &'a Arc<str>,
+    /// The handler behind it runs when the answer is polled.
+    pub(super) handler: &'a Handler,
 }
 
 impl Router {
@@ -82,26 +89,20 @@ impl Router {
     fn add<S: GrpcService>(&mut self, service: S) {
         // Generated services are always ready, and made to be cloned: there is nothing to poll first.
         let handler: Handler = Box::new(move |request| service.clone().call(request));
-        self.0.push(Route { service: S::NAME, methods: methods(S::NAME), handler });
+        let path = |method: String| (method.clone(), format!("/{}/{method}", S::NAME).into());
+        self.0.push(Service { name: S::NAME, methods: methods(S::NAME).into_iter().map(path).collect(), handler });
     }
 
-    /// Hands the request to its service. Its handler runs when the answer is polled.
-    pub(super) fn route(&self, request: Request<Body>) -> BoxFuture<Response<Body>, Infallible> {
-        match self.find(request.uri().path()) {
-            Ok(handler) => handler(request),
-            Err(failure) => Box::pin(future::ready(Ok(Status::from(failure).into_http()))),
-        }
-    }
-
-    fn find(&self, path: &str) -> Result<&Handler, Failure> {
-        let (service, method) = split(path);
-        let Some(route) = self.0.iter().find(|route| route.service == service) else {
-            return Err(unknown("service", service, self.0.iter().map(|route| route.service)));
+    /// Where a request of this path goes.
+    pub(super) fn find(&self, path: &str) -> Result<Route<'_>, Failure> {
+        let (name, method) = split(path);
+        let Some(service) = self.0.iter().find(|service| service.name == name) else {
+            return Err(unknown("service", name, self.0.iter().map(|service| service.name)));
         };
-        if route.methods.binary_search_by(|known| known.as_str().cmp(method)).is_err() {
-            return Err(unknown("method", method, route.methods.iter().map(String::as_str)));
+        match service.methods.binary_search_by(|(known, _)| known.as_str().cmp(method)) {
+            Ok(at) => Ok(Route { path: &service.methods[at].1, handler: &service.handler }),
+            Err(_) => Err(unknown("method", method, service.methods.iter().map(|(known, _)| known.as_str()))),
         }
-        Ok(&route.handler)
     }
 }
 
@@ -130,7 +131,7 @@ fn methods(service: &str) -> Vec<String> {
 
 impl fmt::Debug for Router {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.iter().map(|route| route.service)).finish()
+        f.debug_set().entries(self.0.iter().map(|service| service.name)).finish()
     }
 }
 

@@ -43,8 +43,27 @@ impl Workers {
         if threads.is_empty() { Self::Here(JoinSet::new()) } else { Self::Threads(threads) }
     }
 
-    /// Has a connection served where there are the fewest. `serve` is called there.
-    pub(super) fn serve<F>(&mut self, serve: impl FnOnce() -> F + Send + 'static)
+    /// How many there are; one, where they are none but ourselves.
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Self::Here(_) => 1,
+            Self::Threads(workers) => workers.len(),
+        }
+    }
+
+    /// The one with the fewest connections.
+    pub(super) fn idlest(&self) -> usize {
+        match self {
+            Self::Here(_) => 0,
+            Self::Threads(workers) => {
+                let loads = workers.iter().map(|worker| worker.connections.load(Relaxed)).enumerate();
+                loads.min_by_key(|(_, load)| *load).map_or(0, |(worker, _)| worker)
+            }
+        }
+    }
+
+    /// Has a connection served by this worker. `serve` is called there.
+    pub(super) fn serve<F>(&mut self, worker: usize, serve: impl FnOnce() -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -54,7 +73,7 @@ impl Workers {
                 tasks.spawn(serve());
             }
             Self::Threads(workers) => {
-                if let Some(worker) = workers.iter().min_by_key(|worker| worker.connections.load(Relaxed)) {
+                if let Some(worker) = workers.get(worker) {
                     worker.serve(serve);
                 }
             }
