@@ -93,6 +93,11 @@ pub struct Limits {
     #[arg(long, value_name = "BYTES", default_value_t = 64 * MIB, value_parser = bounded(KIB, 1 << 40))]
     pub ring_bytes_max: usize,
 
+    /// A connection on which no call was open for this long is told to go away, and closed: seconds, or a number with ms or s
+    #[arg(long, value_name = "TIME", default_value = "900s",
+          value_parser = time(Duration::from_secs(1), Duration::from_secs(24 * 60 * 60)))]
+    pub connection_idle_max: Duration,
+
     /// A Link that is silent for this long sends a heartbeat: seconds, or a number with ms or s. Proxies on the way must not
     /// call it idle sooner
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = time(HEARTBEAT_MIN, HEARTBEAT_MAX))]
@@ -284,6 +289,7 @@ mod tests {
         assert_eq!((limits.history_events_max, limits.history_bytes_max), (1_000_000, 134_217_728));
         assert_eq!(limits.ring_bytes_max, 67_108_864);
         assert_eq!(limits.link_heartbeat, Duration::from_secs(15));
+        assert_eq!(limits.connection_idle_max, Duration::from_secs(15 * 60));
         assert!(limits.memory_bytes_max > 0);
     }
 

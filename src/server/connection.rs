@@ -2,7 +2,14 @@
 //!
 //! It knows nothing of gRPC beyond a future for each request.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use hyper::{body::Incoming, server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -57,11 +64,13 @@ pub(super) async fn turned(stop: &mut watch::Receiver<bool>) {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Http {
     streams_max: u32,
+    idle_max: Duration,
 }
 
 impl Http {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self { streams_max: u32::try_from(limits.streams_max).unwrap_or(u32::MAX) }
+        let streams_max = u32::try_from(limits.streams_max).unwrap_or(u32::MAX);
+        Self { streams_max, idle_max: limits.connection_idle_max }
     }
 
     fn builder(self, begun: Begun) -> Builder<Begun> {
@@ -94,11 +103,14 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     let token = Arc::new(());
     let open = Arc::downgrade(&token);
     let long_streams = streams::Connection::default();
+    let begun_calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&begun_calls);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         // The others don't ask, and to put it there costs more than to find the bucket.
         if streams::is_long(request.uri().path()) {
             request.extensions_mut().insert(long_streams.clone());
         }
+        count.fetch_add(1, Relaxed);
         calls.call(request, Arc::clone(&token))
     });
     let traffic = Traffic::default();
@@ -109,6 +121,8 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     tokio::select! {
         ended = connection.as_mut() => return log_end(ended),
         () = half_said(&traffic) => return,
+        // One that is not used is a place that others wait for, and a client that is gone may have left it behind a proxy.
+        () = unused(&open, &begun_calls, http.idle_max) => connection.as_mut().connection().graceful_shutdown(),
         () = turned(&mut stop) => connection.as_mut().connection().graceful_shutdown(),
     }
 
@@ -134,6 +148,19 @@ async fn half_said(traffic: &Traffic) {
     sleep(FIRST_WORD).await;
     if traffic.read() >= PREFACE_BYTES {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Returns once no call was open for so long, or a fifteenth of it longer.
+async fn unused(open: &Weak<()>, begun_calls: &AtomicUsize, idle_max: Duration) {
+    const LOOKS: u32 = 15;
+    let (mut quiet, mut last) = (0, 0);
+    while quiet < LOOKS {
+        sleep(idle_max / LOOKS).await;
+        let begun = begun_calls.load(Relaxed);
+        // The service holds one itself.
+        let was_used = open.strong_count() > 1 || begun != last;
+        (quiet, last) = if was_used { (0, begun) } else { (quiet + 1, begun) };
     }
 }
 

@@ -409,3 +409,22 @@ async fn a_connection_past_the_bound_waits_for_one_to_end() {
     drop((first, stream));
     soon(second).await.unwrap().expect("it is its turn");
 }
+
+#[tokio::test]
+async fn a_connection_without_a_call_is_closed_in_time_and_one_with_a_stream_is_kept() {
+    let idle_max = Duration::from_secs(1);
+    let server =
+        Server::with(Limits { connection_idle_max: idle_max, ..Limits::default() }, Duration::from_secs(60)).await;
+    let mut busy = server.client().await.watch(watch("wait")).await.unwrap().into_inner();
+    assert!(busy.message().await.unwrap().is_some());
+
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (_send, connection) = h2::client::handshake(stream).await.unwrap();
+    let since = std::time::Instant::now();
+    // GOAWAY and then the end, which is no error.
+    soon(connection).await.unwrap();
+    assert!(since.elapsed() >= idle_max, "{:?}", since.elapsed());
+
+    server.stage.leave.add_permits(1);
+    assert!(soon(busy.message()).await.unwrap().is_some(), "it outlived the other");
+}

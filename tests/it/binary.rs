@@ -83,7 +83,11 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn start(args: &[&str]) -> Self {
-        let mut running = Running::start(pail(&[&["serve", "--listen", "127.0.0.1:0"], args].concat()));
+        Self::over(Running::start(pail(&[&["serve", "--listen", "127.0.0.1:0"], args].concat())))
+    }
+
+    /// A server that was started already.
+    pub(crate) fn over(mut running: Running) -> Self {
         let line = running.line("listening");
         let address = line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap();
         Self { address: address.parse().unwrap(), running }

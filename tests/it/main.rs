@@ -7,6 +7,7 @@ mod binary;
 mod cli;
 mod crash;
 mod deadline;
+mod descriptors;
 mod drain;
 mod entries;
 mod errors;
