@@ -74,7 +74,7 @@ JSON: one object, with
   seconds              from the end of the warm-up to the last answer
   operations           that went well
   ops_per_second       those in a second
-  bytes_per_second     of their answers, or of the events that were heard
+  bytes_per_second     of requests, answers and events, as messages
   errors               operations that failed, and connections that were lost
   errors_by_reason     the same by reason: pail's, or gRPC's code, or one of CONNECTION_LOST, GOAWAY, NO_ANSWER (none came
                        within --timeout after the end), SHORT_ANSWER, INVALID_ANSWER and INVALID_HTTP2

@@ -133,11 +133,12 @@ impl Channel {
         &mut self.http.out
     }
 
-    /// Asks for a slot. A Pipeline's message goes when it is full, or at the next [`flush`](Self::flush).
-    pub(super) fn ask(&mut self, slot: u32, method: Method, message: &[u8]) -> Result<(), Broken> {
+    /// Asks for a slot, and returns how many bytes it asked with. A Pipeline's message goes when it is full, or at the next
+    /// [`flush`](Self::flush).
+    pub(super) fn ask(&mut self, slot: u32, method: Method, message: &[u8]) -> Result<u64, Broken> {
         self.answered[slot as usize] = 0;
         let Some(pipeline) = &mut self.pipeline else {
-            return self.http.open(method.path(), slot, message, Last::Yes).map(drop);
+            return self.http.open(method.path(), slot, message, Last::Yes).map(|_| message.len() as u64);
         };
         if pipeline.ops == OPS_MAX || pipeline.message.len() + message.len() > PIPELINE_BYTES {
             self.flush()?;
@@ -145,7 +146,7 @@ impl Channel {
         if let Some(pipeline) = &mut self.pipeline {
             pipeline.add(slot, method, message);
         }
-        Ok(())
+        Ok(message.len() as u64)
     }
 
     /// Sends what waits for company.
@@ -221,7 +222,9 @@ impl Pipeline {
 /// Why an operation of a Pipeline failed.
 fn refusal(message: &[u8]) -> String {
     match tonic_types::Status::decode(message) {
-        Ok(status) => reason(Status::with_details(Code::from_i32(status.code), status.message, message.to_vec().into())),
+        Ok(status) => {
+            reason(Status::with_details(Code::from_i32(status.code), status.message, message.to_vec().into()))
+        }
         Err(_) => "INVALID_ANSWER".to_owned(),
     }
 }

@@ -13,9 +13,7 @@ use super::super::{
     options::{Client, Options},
     pipeline::Pipeline,
 };
-use crate::pb::{
-    CreateRequest, GetRequest, ListRequest, PutRequest, StopRequest, Value, pipeline_op::Op, value::Kind,
-};
+use crate::pb::{CreateRequest, GetRequest, ListRequest, PutRequest, StopRequest, Value, pipeline_op::Op, value::Kind};
 
 /// Of each message of a Pipeline, as many requests…
 const OPS_MAX: usize = 1_000;
@@ -95,7 +93,8 @@ impl Ground {
 
     /// The first of them: those of the page before are gone.
     async fn page(&self, client: &mut Client, options: &Options) -> Result<Vec<String>, Error> {
-        let request = ListRequest { prefix: self.prefix.clone(), page_size: page_size(usize::MAX), ..ListRequest::default() };
+        let request =
+            ListRequest { prefix: self.prefix.clone(), page_size: page_size(usize::MAX), ..ListRequest::default() };
         let page = client.list(options.request(request)).await?.into_inner();
         Ok(page.buckets.into_iter().map(|bucket| bucket.name).collect())
     }

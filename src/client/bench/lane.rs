@@ -97,7 +97,8 @@ impl Lane {
             self.stage = Stage::Preparing;
             let max = self.channel.streams_max();
             if max < calls as usize {
-                return self.lose(&format!("the server allows {max} calls a connection, and this takes {calls}"), hands);
+                return self
+                    .lose(&format!("the server allows {max} calls a connection, and this takes {calls}"), hands);
             }
             let mut round = Round { slots: &mut self.slots, tally: hands.tally, now_ns: hands.now_ns };
             let asked = self.load.prepare(&mut self.channel, &mut round);
@@ -126,7 +127,10 @@ impl Lane {
         while self.slots.has_free() && self.channel.out().len() < UNWRITTEN_BYTES_MAX {
             let Some(start) = self.pace.next(hands.now_ns) else { break };
             let Some(slot) = self.slots.take(start, hands.now_ns, hands.tally) else { break };
-            self.load.start(slot, &mut self.channel)?;
+            let bytes = self.load.start(slot, &mut self.channel)?;
+            if start.is_counted {
+                hands.tally.bytes += bytes;
+            }
         }
         self.channel.flush()
     }

@@ -50,8 +50,8 @@ pub(super) trait Load: Send {
         true
     }
 
-    /// Starts the operation of a slot.
-    fn start(&mut self, slot: u32, channel: &mut Channel) -> Result<(), Broken>;
+    /// Starts the operation of a slot, and returns how many bytes it asks with.
+    fn start(&mut self, slot: u32, channel: &mut Channel) -> Result<u64, Broken>;
 
     /// Hears of an answer.
     fn hear(&mut self, told: Told<'_>, round: &mut Round<'_>);

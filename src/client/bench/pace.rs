@@ -52,6 +52,7 @@ impl Pace {
 
     /// The operation that starts now, if one does.
     pub(super) fn next(&mut self, now_ns: u64) -> Option<Start> {
+        self.leave_the_warm_up(now_ns);
         let intended_ns = self.due_ns().unwrap_or(now_ns);
         if intended_ns > now_ns || self.is_over(now_ns) {
             return None;
@@ -73,6 +74,17 @@ impl Pace {
         self.share.rate.map(|rate| self.due_of(self.started, rate))
     }
 
+    /// What the warm-up was to start and could not is dropped at its end: else a server that is asked for too much would never
+    /// come to what is measured.
+    fn leave_the_warm_up(&mut self, now_ns: u64) {
+        let from_ns = self.share.measure_from_ns;
+        if let Some(rate) =
+            self.share.rate.filter(|&rate| now_ns >= from_ns && self.due_of(self.started, rate) < from_ns)
+        {
+            self.started = self.due_before(from_ns, rate);
+        }
+    }
+
     /// The connections take turns, so that together they are even.
     fn due_of(&self, nth: u64, rate: NonZeroU64) -> u64 {
         let turn = u128::from(nth) * u128::from(self.share.of) + u128::from(self.share.number);
@@ -91,9 +103,14 @@ impl Pace {
             return 0;
         }
         let until_ns = self.share.until_ns.map_or(now_ns, |until| until.min(now_ns));
-        let turns = (u128::from(until_ns) * u128::from(rate.get())).div_ceil(SECOND_NS);
+        self.due_before(until_ns, rate).saturating_sub(self.started)
+    }
+
+    /// How many are due before this time.
+    fn due_before(&self, time_ns: u64, rate: NonZeroU64) -> u64 {
+        let turns = (u128::from(time_ns) * u128::from(rate.get())).div_ceil(SECOND_NS);
         let due = turns.saturating_sub(self.share.number.into()).div_ceil(self.share.of.into());
-        u64::try_from(due).unwrap_or(u64::MAX).saturating_sub(self.started)
+        u64::try_from(due).unwrap_or(u64::MAX)
     }
 }
 
@@ -135,7 +152,10 @@ mod tests {
             let mut pace = Pace::new(Share { number, of: 3, ..open(3_000) });
             std::iter::from_fn(|| pace.next(2 * MS)).map(|start| start.intended_ns).collect::<Vec<_>>()
         };
-        assert_eq!((due(0), due(1), due(2)), (vec![0, MS, 2 * MS], vec![MS / 3, MS * 4 / 3], vec![MS * 2 / 3, MS * 5 / 3]));
+        assert_eq!(
+            (due(0), due(1), due(2)),
+            (vec![0, MS, 2 * MS], vec![MS / 3, MS * 4 / 3], vec![MS * 2 / 3, MS * 5 / 3])
+        );
     }
 
     #[test]
@@ -146,10 +166,18 @@ mod tests {
     }
 
     #[test]
+    fn what_the_warm_up_could_not_start_is_not_made_up_for_in_what_is_measured() {
+        let mut pace = Pace::new(Share { measure_from_ns: 5 * MS, ..open(1_000) });
+        assert_eq!(pace.next(4 * MS).unwrap().intended_ns, 0);
+        let starts: Vec<_> = std::iter::from_fn(|| pace.next(6 * MS)).map(|start| start.intended_ns).collect();
+        assert_eq!(starts, [5 * MS, 6 * MS]);
+    }
+
+    #[test]
     fn a_count_is_of_what_starts_after_the_warm_up() {
         let mut pace = Pace::new(Share { measure_from_ns: 2 * MS, count: Some(2), ..open(1_000) });
-        let starts: Vec<_> = std::iter::from_fn(|| pace.next(100 * MS)).map(|start| start.is_counted).collect();
-        assert_eq!(starts, [false, false, true, true]);
+        let starts = [0, MS, 2 * MS, 100 * MS, 100 * MS].map(|now| pace.next(now).map(|start| start.is_counted));
+        assert_eq!(starts, [Some(false), Some(false), Some(true), Some(true), None]);
         assert!(pace.is_over(0));
         assert_eq!(pace.unsent(100 * MS), 0);
     }

@@ -24,7 +24,7 @@ pub(super) fn plot(latencies: &Histogram<u64>, columns: usize) -> String {
     let (least, most) = ((latencies.min().max(1) as f64).ln(), (latencies.max().max(1) as f64).ln());
     for percentile in PERCENTILES {
         let beyond = latencies.len() as f64 * (100.0 - percentile) / 100.0;
-        if beyond < 1.0 && percentile < 100.0 {
+        if beyond < 1.0 - 1e-6 && percentile < 100.0 {
             continue; // fewer than one is slower: it would be the greatest once more
         }
         let latency = latencies.value_at_percentile(percentile);
@@ -44,12 +44,12 @@ impl std::fmt::Display for Time {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (unit_ns, unit) = match self.0 {
             0..1_000 => return write!(f, "{} ns", self.0),
-            1_000..1_000_000 => (1e3, "µs"),
-            1_000_000..1_000_000_000 => (1e6, "ms"),
+            1_000..999_500 => (1e3, "µs"), // what would be rounded to 1000 is 1 of the next
+            999_500..999_500_000 => (1e6, "ms"),
             _ => (1e9, "s"),
         };
         let time = self.0 as f64 / unit_ns;
-        let decimals = if time < 10.0 { 2 } else { usize::from(time < 100.0) };
+        let decimals = if time < 9.995 { 2 } else { usize::from(time < 99.95) };
         write!(f, "{time:.decimals$} {unit}")
     }
 }
@@ -94,7 +94,11 @@ max        10.0 ms  ####################
 
     #[test]
     fn a_time_has_three_digits_and_a_unit() {
-        let times = [0, 999, 1_000, 99_940, 999_000, 1_234_567, 12_345_678, 3_600_000_000_000].map(|t| Time(t).to_string());
-        assert_eq!(times, ["0 ns", "999 ns", "1.00 µs", "99.9 µs", "999 µs", "1.23 ms", "12.3 ms", "3600 s"]);
+        let times = [0, 999, 1_000, 99_940, 99_960, 999_000, 999_936, 1_234_567, 12_345_678, 3_600_000_000_000]
+            .map(|t| Time(t).to_string());
+        assert_eq!(
+            times,
+            ["0 ns", "999 ns", "1.00 µs", "99.9 µs", "100 µs", "999 µs", "1.00 ms", "1.23 ms", "12.3 ms", "3600 s"]
+        );
     }
 }

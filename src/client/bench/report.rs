@@ -151,9 +151,9 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (op, mode) = (name(&self.op), name(&self.mode));
-        let (connections, streams) = (self.connections, self.streams);
+        let (connections, streams) = (counted(self.connections, "connection"), counted(self.streams, "stream"));
         let pace = self.rate.map_or("closed loop".to_owned(), |rate| format!("{}/s", grouped(rate.get())));
-        writeln!(f, "{op}, {mode}, {connections} connections x {streams} streams, {pace}, {:.2} s", self.seconds)?;
+        writeln!(f, "{op}, {mode}, {connections} x {streams}, {pace}, {:.2} s", self.seconds)?;
         writeln!(f)?;
         writeln!(f, "operations:  {}", grouped(self.operations))?;
         writeln!(f, "per second:  {}", grouped(rounded(self.ops_per_second)))?;
@@ -171,9 +171,9 @@ impl fmt::Display for Report {
         let Generator { threads, cpu_seconds, cpu, starved, .. } = self.generator;
         writeln!(
             f,
-            "generator:   {threads} thread{}, {cpu_seconds:.2} s of CPU; the busiest ran {:.0} %, and waited for a \
+            "generator:   {}, {cpu_seconds:.2} s of CPU; the busiest ran {:.0} %, and waited for a \
              processor {:.0} % of the time",
-            if threads == 1 { "" } else { "s" },
+            counted(threads as u64, "thread"),
             cpu * 100.0,
             starved * 100.0
         )?;
@@ -198,6 +198,11 @@ fn rounded(number: f64) -> u64 {
     number.round() as u64
 }
 
+fn counted(count: impl Into<u64>, of: &str) -> String {
+    let count = count.into();
+    format!("{} {of}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
 /// A number with commas, as one reads it.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -209,4 +214,111 @@ fn grouped(number: u64) -> String {
         grouped.push(digit);
     }
     grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        bench: Bench,
+    }
+
+    fn bench(args: &str) -> Bench {
+        Line::parse_from(["bench"].into_iter().chain(args.split_whitespace())).bench
+    }
+
+    /// 100 operations of 1 ms in a second after the warm-up, by a thread that ran for so much of it.
+    fn part(cpu_ms: u64) -> Part {
+        let mut tally = Tally::new();
+        for _ in 0..100 {
+            tally.sent(0, true);
+            tally.done(1_000 * MS, 1_001 * MS, 20);
+        }
+        let usage =
+            Usage { cpu: Duration::from_millis(cpu_ms), waited: Duration::ZERO, wall: Duration::from_millis(1_000) };
+        Part { tally, usage, ended_ns: 2_000 * MS }
+    }
+
+    #[test]
+    fn the_json_has_these_fields() {
+        let mut part = part(250);
+        part.tally.failed("OVERLOADED", 1_500 * MS);
+        part.tally.sent(2 * MS, false);
+        let report = Report::of(&bench("--op put --rate 100 --keys 5"), &[part], true);
+        let mut json: Json = serde_json::to_value(&report).unwrap();
+        let latency = json.as_object_mut().unwrap().remove("latency_ns").unwrap();
+        let expected = json!({
+            "op": "put", "mode": "unary", "connections": 8, "streams": 32, "rate": 100, "value_size": 64, "keys": 5,
+            "buckets": 16, "seconds": 1.0, "operations": 100, "ops_per_second": 100.0, "bytes_per_second": 2000.0,
+            "errors": 1, "errors_by_reason": {"OVERLOADED": 1}, "late": 1, "late_for_streams": 1,
+            "late_for_generator": 0, "unsent": 0, "saturated": false,
+            "generator": {"threads": 1, "cpu_seconds": 0.25, "cpu": 0.25, "starved": 0.0},
+            "generator_limited": false, "interrupted": true,
+        });
+        assert_eq!(json, expected);
+        let fields: Vec<_> = latency.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(fields, ["max", "mean", "min", "p50", "p90", "p99", "p99_9"]);
+        assert!(latency["p99"].as_u64().unwrap().abs_diff(MS) < MS / 1_000);
+    }
+
+    #[test]
+    fn where_nothing_went_well_there_is_no_latency() {
+        let part = Part { tally: Tally::new(), usage: Usage::default(), ended_ns: 0 };
+        let report = Report::of(&bench(""), &[part], false);
+        assert_eq!(serde_json::to_value(&report).unwrap()["latency_ns"], Json::Null);
+        assert_eq!((report.seconds, report.ops_per_second), (0.0, 0.0));
+        assert!(!report.to_string().contains("latency"));
+    }
+
+    #[test]
+    fn the_text_has_a_picture() {
+        let text = Report::of(&bench("--connections 1 --count 100"), &[part(250)], false).to_string();
+        let expected = "\
+get, unary, 1 connection x 32 streams, closed loop, 1.00 s
+
+operations:  100
+per second:  100
+bytes/s:     2,000
+errors:      0
+generator:   1 thread, 0.25 s of CPU; the busiest ran 25 %, and waited for a processor 0 % of the time
+latency:     min 1.00 ms, mean 1.00 ms
+
+p10        1.00 ms  ##########";
+        assert!(text.starts_with(expected), "{text}");
+        assert!(text.lines().last().unwrap().starts_with("max        1.00 ms  ####"), "{text}");
+    }
+
+    #[test]
+    fn a_run_in_which_the_generator_was_the_limit_says_so() {
+        let report = Report::of(&bench(""), &[part(250), part(950)], false);
+        assert!(
+            report.to_string().contains("\nThe generator was the limit: its busiest thread ran for 95 % of the time")
+        );
+        assert!(report.generator_limited);
+        assert!(!Report::of(&bench(""), &[part(250), part(850)], false).to_string().contains("limit"));
+    }
+
+    #[test]
+    fn a_rate_that_was_not_reached_is_told() {
+        let mut part = part(250);
+        part.tally.unsent = 23;
+        let report = Report::of(&bench("--rate 123"), &[part], false);
+        assert!(report.saturated);
+        assert!(report.to_string().ends_with("\nThe rate was not reached: 100 of 123/s.\n"), "{report}");
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
 }

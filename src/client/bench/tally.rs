@@ -22,7 +22,7 @@ pub(super) struct Tally {
     pub(super) latencies: Histogram<u64>,
     /// What failed, by reason.
     pub(super) errors: BTreeMap<String, u64>,
-    /// Bytes of messages that were sent and received for what went well.
+    /// Bytes of requests, and of the answers and events that what went well has had.
     pub(super) bytes: u64,
     /// How many were sent.
     pub(super) started: u64,

@@ -41,7 +41,7 @@ pub(super) fn named(head: &[u8], rest: std::fmt::Arguments<'_>, message: &mut Ve
 }
 
 impl Load for Creates {
-    fn start(&mut self, slot: u32, channel: &mut Channel) -> Result<(), Broken> {
+    fn start(&mut self, slot: u32, channel: &mut Channel) -> Result<u64, Broken> {
         named(&self.head, format_args!("{}", self.count), &mut self.message);
         self.count += 1;
         channel.ask(slot, Method::Create, &self.message)

@@ -100,7 +100,7 @@ impl Load for Downs {
         self.is_synced && self.creating == 0
     }
 
-    fn start(&mut self, slot: u32, channel: &mut Channel) -> Result<(), Broken> {
+    fn start(&mut self, slot: u32, channel: &mut Channel) -> Result<u64, Broken> {
         let bucket = &mut self.buckets[slot as usize];
         bucket.state = State::Stopping;
         named(&self.head, format_args!("{slot}/{}", bucket.number), &mut self.message);

@@ -30,7 +30,7 @@ impl Entries {
 }
 
 impl Load for Entries {
-    fn start(&mut self, slot: u32, channel: &mut Channel) -> Result<(), Broken> {
+    fn start(&mut self, slot: u32, channel: &mut Channel) -> Result<u64, Broken> {
         let Requests { entries, value, ground } = &*self.requests;
         let entry = &entries[self.random.below(entries.len())];
         let is_put = match self.puts_percent {

@@ -67,7 +67,7 @@ impl Load for Watches {
         self.synced == self.watches
     }
 
-    fn start(&mut self, slot: u32, channel: &mut Channel) -> Result<(), Broken> {
+    fn start(&mut self, slot: u32, channel: &mut Channel) -> Result<u64, Broken> {
         (self.waiting, self.is_answered) = (self.watches, false);
         channel.ask(slot, Method::Put, &self.put)
     }
