@@ -59,7 +59,7 @@ const TICK: Duration = Duration::from_millis(100);
 ///
 /// A generator that is busy itself measures itself. So its threads measure which part of the time they ran, or were ready to
 /// and had no processor, as where the server takes them all. At 90 % of the busiest one's the report says that the generator
-/// was the limit (generator_limited): a server on a machine of its own might do more. That is no error.
+/// was the limit: a server on a machine of its own might do more. That is no error.
 ///
 /// Everything is in buckets whose names begin with pail-bench/ and a number that no other run has. They have no time to live, which
 /// would be work for the server; they are stopped at the end, however it ends, unless this process is killed without a word:

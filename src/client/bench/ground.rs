@@ -38,7 +38,7 @@ impl Ground {
         let mut run = [0; 8];
         getrandom::fill(&mut run).map_err(|error| Error::Usage(format!("no randomness: {error}")))?;
         // No two bytes in a row alike, should anything on the way compress.
-        let value = (0..value_bytes).map(|n| (n * 167 % 251) as u8).collect();
+        let value = (0..=250).map(|n: u8| n.wrapping_mul(167)).cycle().take(value_bytes).collect();
         Ok(Self { prefix: format!("pail-bench/{:016x}/", u64::from_be_bytes(run)), buckets, keys, value })
     }
 

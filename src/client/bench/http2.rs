@@ -8,13 +8,18 @@
 
 mod hpack;
 mod huffman;
+mod outcome;
+mod streams;
+#[cfg(test)]
+mod tests;
 
-use std::collections::VecDeque;
-
-use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::Status;
 
-use self::hpack::{Decoder, Encoder};
+use self::{
+    hpack::{Decoder, Encoder},
+    outcome::Outcome,
+    streams::Streams,
+};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEADER_BYTES: usize = 9;
@@ -291,6 +296,7 @@ impl Http2 {
         payload: &[u8],
         tell: &mut impl FnMut(u32, Event<'_>),
     ) -> Result<(), Broken> {
+        #[allow(clippy::cast_possible_truncation)] // a frame's
         let bytes = payload.len() as u32;
         self.received += bytes;
         if self.received >= WINDOW_LOW {
@@ -371,98 +377,6 @@ impl Http2 {
 pub(super) enum Last {
     Yes,
     No,
-}
-
-/// What the fields of an answer say.
-#[derive(Default)]
-struct Outcome {
-    is_ok: bool,
-    /// It is an answer of HTTP's, not of gRPC's.
-    is_refused: bool,
-    /// What gRPC says of a failure.
-    fields: HeaderMap,
-    http: Option<String>,
-}
-
-impl Outcome {
-    fn field(&mut self, name: &[u8], value: &[u8]) {
-        match name {
-            b"grpc-status" if value == b"0" => self.is_ok = true,
-            b"grpc-status" | b"grpc-message" | b"grpc-status-details-bin" => {
-                let name = HeaderName::from_bytes(name).ok();
-                if let (Some(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
-                    self.fields.insert(name, value);
-                }
-            }
-            b":status" if value != b"200" => {
-                self.is_refused = true;
-                self.http = Some(String::from_utf8_lossy(value).into_owned());
-            }
-            _ => {}
-        }
-    }
-
-    fn status(&self) -> Status {
-        let without = || match &self.http {
-            Some(status) => Status::unknown(format!("HTTP {status}")),
-            None => Status::unknown("the stream ended without a status"),
-        };
-        Status::from_header_map(&self.fields).unwrap_or_else(without)
-    }
-}
-
-/// One call that is not answered yet.
-#[derive(Debug)]
-struct Stream {
-    tag: u32,
-    /// What we may send on it.
-    window: i64,
-    /// What we would send if we might; empty nearly always.
-    unsent: Vec<u8>,
-    last: Last,
-    /// The beginning of a message; empty nearly always.
-    partial: Vec<u8>,
-    received: u32,
-}
-
-/// The calls by their numbers, which are odd and go up: a place for each from the oldest that is not answered on.
-#[derive(Debug, Default)]
-struct Streams {
-    live: VecDeque<Option<Stream>>,
-    /// How many are before those.
-    gone: u32,
-}
-
-impl Streams {
-    fn open(&mut self, tag: u32, window: i64) -> Option<u32> {
-        let number = self.gone + u32::try_from(self.live.len()).ok()?;
-        let id = number.checked_mul(2)?.checked_add(1).filter(|&id| id < STREAM_ID_MAX)?;
-        let stream = Stream { tag, window, unsent: Vec::new(), last: Last::No, partial: Vec::new(), received: 0 };
-        self.live.push_back(Some(stream));
-        Some(id)
-    }
-
-    fn place(&mut self, id: u32) -> Option<&mut Option<Stream>> {
-        let at = (id / 2).checked_sub(self.gone).filter(|_| id % 2 == 1)?;
-        self.live.get_mut(at as usize)
-    }
-
-    fn get(&mut self, id: u32) -> Option<&mut Stream> {
-        self.place(id)?.as_mut()
-    }
-
-    fn close(&mut self, id: u32) -> Option<Stream> {
-        let stream = self.place(id)?.take();
-        while let Some(None) = self.live.front() {
-            self.live.pop_front();
-            self.gone += 1;
-        }
-        stream
-    }
-
-    fn live(&mut self) -> impl Iterator<Item = &mut Stream> {
-        self.live.iter_mut().flatten()
-    }
 }
 
 #[allow(clippy::cast_possible_truncation)] // nothing here is larger than a frame

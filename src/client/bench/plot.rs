@@ -66,8 +66,9 @@ mod tests {
 
     #[test]
     fn a_bar_for_each_percentile_that_there_is_on_a_logarithmic_scale() {
-        // 900 of 100 µs, 99 of 1 ms, one of 10 ms: a decade each is half of the 20 columns.
-        let values = std::iter::repeat_n(100_000, 900).chain(std::iter::repeat_n(1_000_000, 99)).chain([10_000_000]);
+        // 9,000 of 100 µs, 995 of 1 ms, five of 10 ms: a decade each is half of the 20 columns.
+        let decades = [(100_000, 9_000), (1_000_000, 995), (10_000_000, 5)];
+        let values = decades.into_iter().flat_map(|(value, count)| std::iter::repeat_n(value, count));
         let expected = "\
 p10         100 µs  #
 p25         100 µs  #
@@ -76,6 +77,7 @@ p75         100 µs  #
 p90         100 µs  #
 p99        1.00 ms  ##########
 p99.9      1.00 ms  ##########
+p99.99     10.0 ms  ####################
 max        10.0 ms  ####################
 ";
         assert_eq!(plot(&latencies(values), LABEL_COLUMNS + 20), expected);

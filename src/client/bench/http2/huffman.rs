@@ -34,13 +34,12 @@ impl Huffman {
         let mut bytes = Vec::with_capacity(LENGTHS.len());
         let mut first = [(0, 0); BITS_MAX + 2];
         let mut code = 0;
-        for bits in BITS_MIN..=BITS_MAX {
-            first[bits] = (code, bytes.len());
+        for (bits, first) in first.iter_mut().enumerate().skip(BITS_MIN) {
+            *first = (code, bytes.len());
             bytes.extend((0..=u8::MAX).filter(|&byte| usize::from(LENGTHS[usize::from(byte)]) == bits));
-            let count = bytes.len() - first[bits].1;
+            let count = bytes.len() - first.1;
             code = (code + u32::try_from(count).unwrap_or_default()) << 1;
         }
-        first[BITS_MAX + 1] = (code, bytes.len());
         Self { bytes, first }
     }
 

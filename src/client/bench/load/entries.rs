@@ -14,7 +14,7 @@ const SHORT_ANSWER: &str = "SHORT_ANSWER";
 
 pub(in super::super) struct Entries {
     requests: Arc<Requests>,
-    puts_percent: u64,
+    puts_percent: u8,
     random: Random,
     /// What a slot's answer has at least.
     least: Vec<u64>,
@@ -25,7 +25,7 @@ pub(in super::super) struct Entries {
 impl Entries {
     pub(super) fn new(requests: Arc<Requests>, puts_percent: u8, connection: u64, slots: u32) -> Self {
         let least = vec![0; slots as usize];
-        Self { requests, puts_percent: puts_percent.into(), random: Random::new(connection), least, put: Vec::new() }
+        Self { requests, puts_percent, random: Random::new(connection), least, put: Vec::new() }
     }
 }
 
@@ -36,7 +36,7 @@ impl Load for Entries {
         let is_put = match self.puts_percent {
             0 => false,
             100 => true,
-            percent => self.random.below(100) < percent as usize,
+            percent => self.random.below(100) < percent.into(),
         };
         self.least[slot as usize] = if is_put { 1 } else { ground.value.len() as u64 };
         if !is_put {
@@ -70,6 +70,7 @@ impl Random {
         Self((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
+    #[allow(clippy::cast_possible_truncation)] // less than `end`
     fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
