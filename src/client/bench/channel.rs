@@ -16,10 +16,11 @@ use super::{
     http2::{Broken, Event, Http2, Last},
     wire::{Held, fields},
 };
-use crate::client::error::{Error, wire_name};
+use crate::{
+    client::error::{Error, wire_name},
+    limits::OPS_MAX,
+};
 
-/// Requests in one message of a Pipeline: what the server allows.
-const OPS_MAX: usize = 1_024;
 /// A message of a Pipeline that is as long as this takes no further request; far less than the server allows.
 const PIPELINE_BYTES: usize = 256 << 10;
 

@@ -7,17 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use prost::Message as _;
 
-use super::super::{
-    error::Error,
-    lifecycle::page_size,
-    options::{Client, Options},
-    pipeline::Pipeline,
+use crate::{
+    client::{
+        error::Error,
+        lifecycle::page_size,
+        options::{Client, Options},
+        pipeline::Pipeline,
+    },
+    limits::OPS_MAX,
+    pb::{CreateRequest, GetRequest, ListRequest, PutRequest, StopRequest, Value, pipeline_op::Op, value::Kind},
 };
-use crate::pb::{CreateRequest, GetRequest, ListRequest, PutRequest, StopRequest, Value, pipeline_op::Op, value::Kind};
 
-/// Of each message of a Pipeline, as many requests…
-const OPS_MAX: usize = 1_000;
-/// …or as many bytes of values as this.
+/// Of each message of a Pipeline, as many bytes of values as this.
 const BYTES_MAX: usize = 1 << 20;
 
 /// The names, and what is under them.
