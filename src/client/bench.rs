@@ -48,43 +48,47 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Loads a server, and tells how many operations it did, and how long they took
 ///
-/// In a closed loop, which is the default, each of --connections keeps --streams operations under way, and a new one starts
-/// when one is done: so many users who wait for their answers. That tells how much the server can do. In an open loop
-/// operations start by the clock, --rate of them a second over all connections, whatever the server does. Their latency is
-/// counted from when they were to start, so that a stall is in the latency of all that it held up. That tells how long users
-/// wait at that rate. One that starts more than 1 ms after its time is late, and the report says how many were, and whether
-/// all streams were taken or the generator itself was behind; with a rate, give so many streams that none need wait for one.
-/// Where less than 99 % of what was due was sent, the report says that the rate was not reached; then latencies tell how long
-/// the run was rather than how fast the server is.
+/// In a closed loop, which is the default, each of --connections keeps --streams operations under way, and a new one
+/// starts when one is done: so many users who wait for their answers. That tells how much the server can do. In an open
+/// loop operations start by the clock, --rate of them a second over all connections, whatever the server does. Their
+/// latency is counted from when they were to start, so that a stall is in the latency of all that it held up. That
+/// tells how long users wait at that rate. One that starts more than 1 ms after its time is late, and the report says
+/// how many were, and whether all streams were taken or the generator itself was behind; with a rate, give so many
+/// streams that none need wait for one. Where less than 99 % of what was due was sent, the report says that the rate
+/// was not reached; then latencies tell how long the run was rather than how fast the server is.
 ///
-/// A generator that is busy itself measures itself. So its threads measure which part of the time they ran, or were ready to
-/// and had no processor, as where the server takes them all. At 90 % of the busiest one's the report says that the generator
-/// was the limit: a server on a machine of its own might do more. That is no error.
+/// A generator that is busy itself measures itself. So its threads measure which part of the time they ran, or were
+/// ready to and had no processor, as where the server takes them all. At 90 % of the busiest one's the report says that
+/// the generator was the limit: a server on a machine of its own might do more. It says so too where the generator
+/// itself was behind for more than 1 % of the operations. That is no error.
 ///
-/// Everything is in buckets whose names begin with pail-bench/ and a number that no other run has. They have no time to live, which
-/// would be work for the server; they are stopped at the end, however it ends, unless this process is killed without a word:
-/// then 'pail list pail-bench/' tells what is left. Ctrl-C ends a run early, with a report of what was measured; a second
-/// one ends it at once, and leaves the buckets.
+/// Everything is in buckets whose names begin with pail-bench/ and a number that no other run has. They have no time to
+/// live, which would be work for the server; they are stopped at the end, however it ends, unless this process is
+/// killed without a word: then 'pail list pail-bench/' tells what is left. Ctrl-C ends a run early, with a report of
+/// what was measured; a second one ends it at once, and leaves the buckets.
 ///
 /// Exits with 1 where operations failed, after the report, and with 130 after Ctrl-C.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 JSON: one object, with
-  op, mode, connections, streams, rate, value_size, keys, buckets    what was asked; rate is null in a closed loop
+  op, mode, connections, streams, rate, value_size, keys, buckets
+                       what was asked; rate is null in a closed loop
   seconds              from the end of the warm-up to the last answer
   operations           that went well
   ops_per_second       those in a second
   bytes_per_second     of requests, answers and events, as messages
   errors               operations that failed, and connections that were lost
-  errors_by_reason     the same by reason: pail's, or gRPC's code, or one of CONNECTION_LOST, GOAWAY, NO_ANSWER (none came
-                       within --timeout after the end), SHORT_ANSWER, INVALID_ANSWER and INVALID_HTTP2
+  errors_by_reason     the same by reason: pail's, or gRPC's code, or one of
+                       NO_ANSWER         none came within --timeout after the end
+                       CONNECTION_LOST, GOAWAY, SHORT_ANSWER, INVALID_ANSWER, INVALID_HTTP2: …
   latency_ns           min, mean, p50, p90, p99, p99_9 and max, in nanoseconds; null where nothing went well
   late                 operations that were sent more than 1 ms after their time, which are the sum of
   late_for_streams     those for which every stream was taken, and
   late_for_generator   those for which the generator was not there
   unsent               operations that were due, and were not sent before the end
   saturated            whether the rate was not reached
-  generator            threads, cpu_seconds (of all), and of the busiest one: cpu and starved, as parts of its time
+  generator            threads, their cpu_seconds, and of the busiest one, as parts of its time: cpu,
+                       in which it ran, and starved, in which it had no processor
   generator_limited    whether the generator was the limit
   interrupted          whether the run was ended early
 

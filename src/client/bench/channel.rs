@@ -134,8 +134,8 @@ impl Channel {
         &mut self.http.out
     }
 
-    /// Asks for a slot, and returns how many bytes it asked with. A Pipeline's message goes when it is full, or at the next
-    /// [`flush`](Self::flush).
+    /// Asks for a slot, and returns how many bytes it asked with. A Pipeline's message goes when it is full, or at the
+    /// next [`flush`](Self::flush).
     pub(super) fn ask(&mut self, slot: u32, method: Method, message: &[u8]) -> Result<u64, Broken> {
         self.answered[slot as usize] = 0;
         let Some(pipeline) = &mut self.pipeline else {
@@ -167,8 +167,8 @@ impl Channel {
         self.http.open(WATCH, WATCH_TAG, request, Last::Yes).map(drop)
     }
 
-    /// Takes what was received, and returns how much of it was taken. An error is the reason for which the connection is of
-    /// no more use.
+    /// Takes what was received, and returns how much of it was taken. An error is the reason for which the connection
+    /// is of no more use.
     pub(super) fn receive(&mut self, input: &[u8], mut tell: impl FnMut(Told<'_>)) -> Result<usize, String> {
         let Self { http, answered, pipeline, fault } = self;
         let taken = http.receive(input, |tag, event| match (tag, event) {

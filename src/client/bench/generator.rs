@@ -1,7 +1,7 @@
 //! The threads that make the load, each with its share of the connections.
 //!
-//! A thread is a loop: send what is to be sent now, wait until something arrives or is due, take what has arrived. It has no
-//! runtime and no tasks: they would cost more than what they carry.
+//! A thread is a loop: send what is to be sent now, wait until something arrives or is due, take what has arrived. It
+//! has no runtime and no tasks: they would cost more than what they carry.
 
 use std::{
     io,

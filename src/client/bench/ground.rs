@@ -1,7 +1,7 @@
 //! What a run stands on: its buckets and their entries, which it has to itself, and which are gone after it.
 //!
-//! All names begin with a prefix of the run's own, so a run meets nothing of anybody else's, and whatever it has created is
-//! found again by that, also what was created by a call whose answer never came.
+//! All names begin with a prefix of the run's own, so a run meets nothing of anybody else's, and whatever it has
+//! created is found again by that, also what was created by a call whose answer never came.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,10 +1,10 @@
 //! The client's half of HTTP/2 for gRPC, as bytes in and bytes out.
 //!
-//! Whoever loads a server must cost less than the server does, or measures itself. A general client takes as long for a call as
-//! pail does. This one does what a load needs: requests of one kind, their fields packed as everyone packs them, many
-//! frames in one write; of answers the messages and the status. It allocates nothing for a small call. Both directions of
-//! flow control, the limits that the server sets, pings and good-byes are kept to the letter (RFC 9113). It knows no
-//! socket, no clock and no protobuf.
+//! Whoever loads a server must cost less than the server does, or measures itself. A general client takes as long for a
+//! call as pail does. This one does what a load needs: requests of one kind, their fields packed as everyone packs
+//! them, many frames in one write; of answers the messages and the status. It allocates nothing for a small call. Both
+//! directions of flow control, the limits that the server sets, pings and good-byes are kept to the letter (RFC 9113).
+//! It knows no socket, no clock and no protobuf.
 
 mod hpack;
 mod huffman;

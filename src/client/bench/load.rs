@@ -30,7 +30,8 @@ pub(super) enum Op {
     Create,
     /// Gets, and puts as --puts says
     Mixed,
-    /// A put, heard of by a watch of the bucket's entries: --streams watches for each connection, each heard is an operation
+    /// A put, heard of by a watch of the bucket's entries: --streams watches for each connection, each heard is an
+    /// operation
     Watch,
     /// Stops a bucket; done when a watch by prefix has told of its DOWN
     Down,

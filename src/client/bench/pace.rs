@@ -1,9 +1,10 @@
 //! When the next operation starts: as soon as there is room for it, or by the clock.
 //!
-//! In a *closed loop* an operation starts when one before it is done, so a slow server is asked less, and a stall of a second is
-//! one slow answer. In an *open loop* operation `n` starts `n / rate` after the first, whatever the server does, as those of many
-//! independent users would; and however late it is sent, its latency counts from there. Else the operations that a stall
-//! held up would be missing from the percentiles, or be in them as if they had been fast ("coordinated omission").
+//! In a *closed loop* an operation starts when one before it is done, so a slow server is asked less, and a stall of a
+//! second is one slow answer. In an *open loop* operation `n` starts `n / rate` after the first, whatever the server
+//! does, as those of many independent users would; and however late it is sent, its latency counts from there. Else the
+//! operations that a stall held up would be missing from the percentiles, or be in them as if they had been fast
+//! ("coordinated omission").
 //!
 //! It knows no clock: times are nanoseconds since the run began, and come from the caller.
 
@@ -74,8 +75,8 @@ impl Pace {
         self.share.rate.map(|rate| self.due_of(self.started, rate))
     }
 
-    /// What the warm-up was to start and could not is dropped at its end: else a server that is asked for too much would never
-    /// come to what is measured.
+    /// What the warm-up was to start and could not is dropped at its end: else a server that is asked for too much
+    /// would never come to what is measured.
     fn leave_the_warm_up(&mut self, now_ns: u64) {
         let from_ns = self.share.measure_from_ns;
         if let Some(rate) =

@@ -11,8 +11,8 @@ const PERCENTILES: [f64; 10] = [10.0, 25.0, 50.0, 75.0, 90.0, 99.0, 99.9, 99.99,
 const LABEL_COLUMNS: usize = 20;
 const BAR_COLUMNS_MIN: usize = 10;
 
-/// A line for each percentile that so many operations have, no wider than so many columns; the longest bar is the greatest
-/// latency.
+/// A line for each percentile that so many operations have, no wider than so many columns; the longest bar is the
+/// greatest latency.
 ///
 /// Bars are on a logarithmic scale from the least latency, for latencies are: a linear one shows the worst alone.
 pub(super) fn plot(latencies: &Histogram<u64>, columns: usize) -> String {

@@ -17,7 +17,7 @@ use super::{
     load::Op,
     nanoseconds,
     plot::{Time, plot},
-    saturation::{Generator, Usage, is_saturated},
+    saturation::{Generator, Usage, is_behind, is_saturated},
     tally::Tally,
 };
 use crate::client::output::one_line;
@@ -115,7 +115,7 @@ impl Report {
             late_for_generator: all.late_for_generator,
             unsent: all.unsent,
             saturated: bench.rate.is_some() && is_saturated(all.started, all.unsent),
-            generator_limited: generator.limited,
+            generator_limited: generator.limited || is_behind(all.late_for_generator, all.started),
             generator,
             interrupted,
             sent_per_second: per_second(all.started),
@@ -128,7 +128,7 @@ impl Report {
     fn reservations(&self) -> String {
         let mut lines = String::new();
         let percent = |part: f64| (part * 100.0).round();
-        if self.generator_limited {
+        if self.generator.limited {
             let (cpu, starved) = (percent(self.generator.cpu), percent(self.generator.starved));
             writeln!(
                 lines,
@@ -136,6 +136,9 @@ impl Report {
                  {starved} %.\nThe throughput is a lower bound, and the latency an upper one."
             )
             .ok(); // a string takes everything
+        } else if self.generator_limited {
+            let late = grouped(self.late_for_generator);
+            writeln!(lines, "The generator was the limit: it was late for {late}. The latency is an upper bound.").ok();
         }
         if let Some(rate) = self.rate.filter(|_| self.saturated) {
             let (sent, rate) = (grouped(rounded(self.sent_per_second)), grouped(rate.get()));
@@ -306,6 +309,15 @@ p10        1.00 ms  ##########";
         );
         assert!(report.generator_limited);
         assert!(!Report::of(&bench(""), &[part(250), part(850)], false).to_string().contains("limit"));
+    }
+
+    #[test]
+    fn a_generator_that_is_behind_says_so() {
+        let mut part = part(250);
+        (0..2).for_each(|_| part.tally.sent(2 * MS, true));
+        let report = Report::of(&bench("--rate 100"), &[part], false);
+        assert!(report.generator_limited);
+        assert!(report.to_string().contains("\nThe generator was the limit: it was late for 2. "), "{report}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Whether a run says something of the server, or only of the one who asked.
 //!
-//! A generator that never waits for answers is the limit itself: a faster server would have had no more to do. So each of its
-//! threads measures for which part of the run it ran, and for which part it was ready to run and had to wait for a processor
-//! (as it must where it shares them with the server). The rest of the time it waited for the server. Where no thread did so
-//! for a tenth of its time, the throughput is a lower bound, and the report says so.
+//! A generator that never waits for answers is the limit itself: a faster server would have had no more to do. So each
+//! of its threads measures for which part of the run it ran, and for which part it was ready to run and had to wait for
+//! a processor (as it must where it shares them with the server). The rest of the time it waited for the server. Where
+//! no thread did so for a tenth of its time, the throughput is a lower bound, and the report says so.
 
 use std::{fs, time::Duration};
 
@@ -12,6 +12,8 @@ use serde::Serialize;
 
 /// As a part of the time.
 const LIMITED: f64 = 0.9;
+/// A generator that was late by its own fault for more than this part of what it sent was the limit too.
+const BEHIND: f64 = 0.01;
 /// An open loop that has sent less than this part of what was due has not reached its rate.
 const REACHED: f64 = 0.99;
 
@@ -81,6 +83,11 @@ impl Generator {
     }
 }
 
+/// Whether the generator was late so often that the latencies are its own.
+pub(super) fn is_behind(late: u64, sent: u64) -> bool {
+    late as f64 > BEHIND * sent as f64
+}
+
 /// Whether so little of what was due was sent that the rate is not what was asked for.
 pub(super) fn is_saturated(sent: u64, unsent: u64) -> bool {
     unsent > 1 && (sent as f64) < REACHED * (sent + unsent) as f64
@@ -108,6 +115,11 @@ mod tests {
         assert!(generator.limited);
         assert_eq!((generator.threads, generator.cpu_seconds, generator.cpu), (2, 1.1, 0.5));
         assert_eq!(generator.starved, 0.45);
+    }
+
+    #[test]
+    fn a_generator_that_is_late_for_one_in_a_hundred_is_behind() {
+        assert!(!is_behind(10, 1_000) && is_behind(11, 1_000) && !is_behind(0, 0));
     }
 
     #[test]

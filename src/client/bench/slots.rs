@@ -17,7 +17,8 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Slots {
     slots: Vec<Slot>,
-    /// The one that is free for longest is first, so that of an operation that is late it is known whether there was room.
+    /// The one that is free for longest is first, so that of an operation that is late it is known whether there was
+    /// room.
     free: VecDeque<u32>,
     busy: usize,
 }

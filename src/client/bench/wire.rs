@@ -9,7 +9,8 @@ pub(super) enum Held<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The fields of a message, in their order. Ends early with `None` where it is no message, or has a field of another kind.
+/// The fields of a message, in their order. Ends early with `None` where it is no message, or has a field of another
+/// kind.
 pub(super) fn fields(mut message: &[u8]) -> impl Iterator<Item = Option<(u32, Held<'_>)>> {
     std::iter::from_fn(move || {
         if message.is_empty() {

@@ -1,7 +1,8 @@
 //! Header fields as HTTP/2 packs them (RFC 7541): one who writes those of gRPC requests, and one who reads any.
 //!
-//! What was sent once stands in a table on both sides; from then on its number is sent in its place. So a request's fields are
-//! six bytes, and an answer's about as many, as they are for any other client: the server's work is what it is in earnest.
+//! What was sent once stands in a table on both sides; from then on its number is sent in its place. So a request's
+//! fields are six bytes, and an answer's about as many, as they are for any other client: the server's work is what it
+//! is in earnest.
 
 use std::collections::VecDeque;
 
@@ -53,7 +54,8 @@ impl Encoder {
         Self { authority, table: Vec::new(), uses_table: true }
     }
 
-    /// The other side allows a table of this size. What we put into it fits the usual one; into a smaller one nothing is put.
+    /// The other side allows a table of this size. What we put into it fits the usual one; into a smaller one nothing
+    /// is put.
     pub(super) fn allow(&mut self, bytes: usize) {
         self.uses_table = bytes >= TABLE_BYTES;
     }
@@ -243,7 +245,8 @@ mod tests {
 
     #[test]
     fn the_example_of_the_rfc_with_evictions_is_read() {
-        // RFC 7541, C.6.1 and C.6.2: a table of 256 bytes, in which the fourth field of the second block drops the first.
+        // RFC 7541, C.6.1 and C.6.2: a table of 256 bytes, in which the fourth field of the second block drops the
+        // first.
         let mut decoder = Decoder { bytes_max: 256, ..Decoder::new() };
         let first = [
             0x48, 0x82, 0x64, 0x02, 0x58, 0x85, 0xae, 0xc3, 0x77, 0x1a, 0x4b, 0x61, 0x96, 0xd0, 0x7a, 0xbe, 0x94, 0x10,

@@ -1,7 +1,7 @@
 //! The Huffman code of HTTP/2's header fields, to read it (RFC 7541, appendix B).
 //!
-//! The code is canonical: codes of one length follow each other in the order of their bytes, and those of the next length go
-//! on from there. So the lengths are all there is to know.
+//! The code is canonical: codes of one length follow each other in the order of their bytes, and those of the next
+//! length go on from there. So the lengths are all there is to know.
 
 /// The length in bits of each byte's code.
 #[rustfmt::skip]

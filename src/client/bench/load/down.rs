@@ -1,7 +1,7 @@
 //! Stops of buckets, and how soon a watch by prefix tells of each DOWN.
 //!
-//! A slot has a bucket. Its operation stops it, and has happened when the watch, which is on the same connection, tells of its
-//! end; then the slot gets a new one, which is not a part of any operation.
+//! A slot has a bucket. Its operation stops it, and has happened when the watch, which is on the same connection, tells
+//! of its end; then the slot gets a new one, which is not a part of any operation.
 
 use prost::Message as _;
 
