@@ -67,7 +67,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// killed without a word: then 'pail list pail-bench/' tells what is left. Ctrl-C ends a run early, with a report of
 /// what was measured; a second one ends it at once, and leaves the buckets.
 ///
-/// Exits with 1 where operations failed, after the report, and with 130 after Ctrl-C.
+/// Exits with 1 where operations failed, after the report; with 3 where the server is gone, so that nothing could be
+/// stopped in the end; and with 130 after Ctrl-C.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 JSON: one object, with
