@@ -27,6 +27,7 @@ Examples:
   pail export backup.jsonl              everything as lines of JSON, which pail import reads
   pail link backup -- ./backup          a lock: runs a command while it has the name
   pail shell                            the same as a conversation
+  pail bench                            how fast the server is
 
 Exit codes:
   0  done

@@ -35,7 +35,7 @@ pub(super) enum Error {
     Call(Status),
     /// A transaction was answered, and its checks did not hold.
     NotHeld,
-    /// A command that was to run under a bucket could not, or not to its end.
+    /// What was to run, a command under a bucket or a load, could not, or not to its end.
     Aborted { words: String, exit_code: u8 },
     /// A command that ran under a bucket ended with this status; it has said itself why.
     Command(u8),
@@ -241,7 +241,7 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
 }
 
 /// The code as gRPC writes it: `NotFound` is `NOT_FOUND`.
-fn wire_name(code: Code) -> String {
+pub(super) fn wire_name(code: Code) -> String {
     let mut name = String::new();
     for letter in format!("{code:?}").chars() {
         if letter.is_ascii_uppercase() && !name.is_empty() {

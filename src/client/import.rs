@@ -1,7 +1,6 @@
 //! `import`: an export's lines into buckets and entries.
 
 mod batches;
-mod pipeline;
 
 use std::{
     fs::File,
@@ -15,12 +14,13 @@ use std::{
 
 use clap::{Args, value_parser};
 
-use self::{batches::Importer, pipeline::Pipeline};
+use self::batches::Importer;
 use super::{
     dump::{Fault, Reader},
     error::{EXIT_INTERRUPTED, Error},
     options::Options,
     output::Output,
+    pipeline::Pipeline,
     progress::{Progress, Summary},
 };
 

@@ -11,6 +11,7 @@ use std::{
 use clap::Subcommand;
 
 mod backoff;
+mod bench;
 mod dump;
 mod ended;
 mod entries;
@@ -24,6 +25,7 @@ mod lifecycle;
 mod link;
 mod options;
 mod output;
+mod pipeline;
 mod progress;
 mod shell;
 mod touch;
@@ -58,6 +60,7 @@ pub enum Command {
     Export(export::Export),
     Import(import::Import),
     Link(link::Link),
+    Bench(bench::Bench),
     Shell(shell::Shell),
 }
 
@@ -97,6 +100,7 @@ async fn execute(command: Command, options: &Options, out: &mut Output<'_>) -> R
         Command::Export(export) => export.run(options, out).await,
         Command::Import(import) => import.run(options, out).await,
         Command::Link(link) => link.run(options).await,
+        Command::Bench(bench) => bench.run(options, out).await,
         Command::Shell(shell) => shell.run(options, out).await,
     }
 }

@@ -1,4 +1,4 @@
-//! How far an export or an import is: a bar where a person looks at standard error, and at the end, for everyone, a line.
+//! How far an export, an import or a load is: a bar where a person looks at standard error, and at the end, for everyone, a line.
 
 use std::fmt;
 
@@ -9,6 +9,7 @@ use super::output::Format;
 
 const ENTRIES: &str = "{wide_bar} {percent}% of {len} entries, {per_sec}, {eta} left";
 const BYTES: &str = "{wide_bar} {percent}% of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+const LOAD: &str = "{wide_bar} {msg}";
 const ENDLESS: &str = "{spinner} {binary_bytes}, {binary_bytes_per_sec}";
 
 /// A bar; none where standard error is no terminal. It takes itself away when it is dropped.
@@ -30,6 +31,11 @@ impl Progress {
         Self::with(count, if count.is_some() { BYTES } else { ENDLESS })
     }
 
+    /// Of a load that takes so long, or so many operations.
+    pub(super) fn of_load(length: u64) -> Self {
+        Self::with(Some(length), LOAD)
+    }
+
     fn with(count: Option<u64>, template: &str) -> Self {
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         Self(ProgressBar::with_draw_target(count, ProgressDrawTarget::stderr()).with_style(style))
@@ -37,6 +43,11 @@ impl Progress {
 
     pub(super) fn reach(&self, position: u64) {
         self.0.set_position(position);
+    }
+
+    /// Says so beside the bar.
+    pub(super) fn say(&self, message: String) {
+        self.0.set_message(message);
     }
 }
 
@@ -95,7 +106,7 @@ mod tests {
 
     #[test]
     fn every_bar_is_one_that_can_be_drawn() {
-        for template in [ENTRIES, BYTES, ENDLESS] {
+        for template in [ENTRIES, BYTES, LOAD, ENDLESS] {
             ProgressStyle::with_template(template).unwrap();
         }
     }

@@ -128,8 +128,7 @@ impl Server {
 
     /// A client with a connection of its own.
     pub(crate) async fn client(&self) -> Client {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
-        Client(soon(endpoint.connect()).await.unwrap())
+        Client::to(self.address).await
     }
 
     /// A client whose streams take next to nothing before it is read.
@@ -215,6 +214,11 @@ impl<S: Subscriber> Layer<S> for Lines {
 pub(crate) struct Client(Channel);
 
 impl Client {
+    pub(crate) async fn to(address: SocketAddr) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        Self(soon(endpoint.connect()).await.unwrap())
+    }
+
     pub(crate) fn channel(&self) -> Channel {
         self.0.clone()
     }

@@ -10,11 +10,11 @@ use std::{
 use prost_types::{Duration, Timestamp};
 use tonic::{Code, Status};
 
-use super::pipeline::Pipeline;
 use crate::{
     client::{
         dump::{Bucket, Entry, Line},
         error::{AtLine, Error},
+        pipeline::Pipeline,
         progress::Summary,
     },
     limits::{IMPORT_BATCH_BYTES, OPS_MAX, TTL_MAX, TTL_MIN},
