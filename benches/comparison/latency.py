@@ -8,8 +8,8 @@ import json
 
 from load import output_of
 from peers import NotMeasured
-from race import P99, Lane
-from unary import PAIL, STOCK, get, pail, stock_tonic
+from race import P99, RATE, Lane
+from unary import PAIL, STOCK, VALUE_BYTES, get, pail, stock_tonic
 from world import DEADLINE_S, Wrong
 
 CONNECTIONS, STREAMS = 8, 100
@@ -27,16 +27,17 @@ def at_half_of_saturation(stack, setting, enter):
     rate = int(saturation / 2)
 
     def contender(name, server):
-        shape = ["--connections", CONNECTIONS, "--streams", STREAMS, "--rate", rate, "--duration", f"{setting.seconds}s"]
-        command = [setting.pail, "bench", "get", "--addr", server.address, *shape, "-o", "json"]
+        shape = ["--connections", CONNECTIONS, "--streams", STREAMS, "--value-size", VALUE_BYTES]
+        pace = ["--rate", rate, "--duration", f"{int(setting.seconds * 1000)}ms"]
+        command = [setting.pail, "bench", "--op", "get", *shape, *pace, "--output", "json"]
 
         def measure():
-            told = json.loads(output_of(command, 3 * DEADLINE_S))
-            if told["errors"]:
-                raise Wrong(f"{name}: {told}")
-            return {P99: told["p99_ms"]}
+            told = json.loads(output_of([*command, "--addr", server.address], 3 * DEADLINE_S))
+            if told["errors"] or told["saturated"]:
+                raise Wrong(f"{name}, at {rate} a second: {told}")
+            return {P99: told["latency_ns"]["p99"] / 1e6, RATE: told["ops_per_second"]}
 
-        return Lane(name, measure, " ".join(map(str, command[1:])))
+        return Lane(name, measure, " ".join(["pail", *map(str, command[1:])]))
 
     enter(PAIL, lambda: contender(PAIL, ours))
     enter(STOCK, lambda: contender(STOCK, theirs))

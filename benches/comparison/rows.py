@@ -24,6 +24,12 @@ ROWS = [
         one_each,
         [at_least(1.1, RATE, PAIL, STOCK), at_least(1.0, RATE, PAIL, REDIS)],
     ),
+    Row(
+        "latency",
+        "Get at half of saturation, in an open loop, 8 × 100",
+        at_half_of_saturation,
+        [at_most(1.0, P99, PAIL, STOCK)],
+    ),
     Row("etcd-get", "Get and etcd's serializable Range, 8 × 100", against_etcd(get, etcd_get), [at_least(5, RATE, PAIL, ETCD)]),
     Row("etcd-put", "Put and etcd's Put, 8 × 100", against_etcd(put, etcd_put), [at_least(8, RATE, PAIL, ETCD)]),
     Row(

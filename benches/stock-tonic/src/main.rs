@@ -7,23 +7,27 @@
 //!
 //! Get answers with one and the same entry, whose value has so many bytes (64 where it isn't said); Put with one and the
 //! same version; Watch says that it has synced and then nothing, for ever. So it is as large on the wire as pail, and what it
-//! costs is gRPC alone. It listens on a free port, prints its address, and serves until it is killed.
+//! costs is gRPC alone. Pipeline says that each Create was done, whatever was asked, and List that there is nothing: so that
+//! `pail bench` can have its way before and after. It listens on a free port, prints its address, and serves until it is killed.
 
 use std::{error::Error, pin::Pin};
 
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{
-    Request, Response, Status,
+    Request, Response, Status, Streaming,
     transport::{Server, server::TcpIncoming},
 };
 
 use self::pb::{
-    Entry, GetRequest, GetResponse, PutRequest, PutResponse, Value, WatchRequest, WatchResponse, WatchSynced,
+    CreateResponse, Entry, GetRequest, GetResponse, ListRequest, ListResponse, PipelineRequest, PipelineResponse,
+    PipelineResult, PutRequest, PutResponse, Value, WatchRequest, WatchResponse, WatchSynced,
     bucket_service_server::{BucketService, BucketServiceServer},
+    pipeline_result,
     value::Kind,
     watch_response,
 };
 
+#[allow(clippy::all)] // generated
 mod pb {
     tonic::include_proto!("pail.v1");
 }
@@ -35,9 +39,12 @@ struct Empty {
     entry: Entry,
 }
 
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
 #[tonic::async_trait]
 impl BucketService for Empty {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+    type WatchStream = Responses<WatchResponse>;
+    type PipelineStream = Responses<PipelineResponse>;
 
     async fn get(&self, _: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         Ok(Response::new(GetResponse { entry: Some(self.entry.clone()), bucket_id: BUCKET_ID }))
@@ -51,6 +58,21 @@ impl BucketService for Empty {
         let synced = watch_response::Response::Synced(WatchSynced {});
         let first = WatchResponse { revision: BUCKET_ID, response: Some(synced) };
         Ok(Response::new(Box::pin(tokio_stream::once(Ok(first)).chain(tokio_stream::pending()))))
+    }
+
+    async fn pipeline(
+        &self,
+        requests: Request<Streaming<PipelineRequest>>,
+    ) -> Result<Response<Self::PipelineStream>, Status> {
+        let done = |id| PipelineResult { id, result: Some(pipeline_result::Result::Create(CreateResponse::default())) };
+        let responses = requests.into_inner().map(move |request| {
+            Ok(PipelineResponse { results: request?.ops.into_iter().map(|op| done(op.id)).collect() })
+        });
+        Ok(Response::new(Box::pin(responses)))
+    }
+
+    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        Ok(Response::new(ListResponse::default()))
     }
 }
 
