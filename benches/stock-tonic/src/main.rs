@@ -27,7 +27,7 @@ use self::pb::{
     watch_response,
 };
 
-#[allow(clippy::all)] // generated
+#[allow(clippy::all, dead_code)] // generated, for more than is compared
 mod pb {
     tonic::include_proto!("pail.v1");
 }
