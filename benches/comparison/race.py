@@ -13,8 +13,6 @@ from peers import NotMeasured
 from world import Wrong
 
 RATE, CPU, SYSCALLS, BYTES, P99 = "a second", "CPU µs each", "system calls each", "bytes each", "p99 ms"
-# Under strace; enough that connecting is nothing beside it.
-TRACED_REQUESTS = 20_000
 
 
 @dataclass
@@ -165,8 +163,8 @@ def served(name, server, load, setting, ops=1):
     def traced():
         if not setting.traces:
             return {}
-        count = max(TRACED_REQUESTS // ops, load.connections)
-        return {SYSCALLS: syscalls(server.pid, lambda: load.run(server.address, count)) / (count * ops)}
+        counted = syscalls(server.pid, lambda within: load.run(server.address, requests, within))
+        return {SYSCALLS: counted / (requests * ops)}
 
     command = " ".join(map(str, load.command("ADDRESS:PORT", requests)))
     return Lane(name, measure, command, traced)

@@ -80,7 +80,7 @@ impl BucketService for Empty {
 async fn main() -> Result<(), Box<dyn Error>> {
     let value_bytes = std::env::args().nth(1).map_or(Ok(64), |bytes| bytes.parse())?;
     let value = Value { kind: Some(Kind::Text("x".repeat(value_bytes))) };
-    let entry = Entry { key: "key".to_owned(), value: Some(value), version: 1, expire_time: None };
+    let entry = Entry { key: format!("key{value_bytes}"), value: Some(value), version: 1, expire_time: None };
 
     let listener = TcpIncoming::bind(([127, 0, 0, 1], 0).into())?.with_nodelay(Some(true)); // as Server::serve does
     println!("{}", listener.local_addr()?);
