@@ -2,6 +2,7 @@
 
 import csv
 import re
+import resource
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ WINDOW_BITS = 30
 class Ran:
     requests: int
     seconds: float
+    generator_s: float  # CPU time
 
 
 def output_of(command, within_s):
@@ -37,6 +39,12 @@ def found(pattern, text):
     if match is None:
         raise Wrong(f"no {pattern} in:\n{text}")
     return match[1]
+
+
+def cpu_of_the_ended_s():
+    """CPU time of all processes that were started here and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 @dataclass
@@ -75,14 +83,16 @@ class H2Load(Load):
 
     def run(self, address, requests, within=()):
         requests = max(requests, self.connections)  # fewer it refuses
+        before = cpu_of_the_ended_s()
         text = output_of([*within, *self.command(address, requests)], OVERRUN * DEADLINE_S)
+        generator_s = cpu_of_the_ended_s() - before
         if int(found(r"(\d+) succeeded", text)) != requests:
             raise Wrong(f"{self.path}: {found(r'(requests: .+)', text)}")
         least, most = self.answer_bytes
         each = int(found(r"\((\d+)\) data", text)) / requests
         if not least <= each <= most:
             raise Wrong(f"{self.path}: an answer has {each} bytes, and not {least} to {most}")
-        return Ran(requests, requests / float(found(r"([\d.]+) req/s", text)))
+        return Ran(requests, requests / float(found(r"([\d.]+) req/s", text)), generator_s)
 
     def started(self, address, requests):
         """The same, running, for as long as a `with` lasts."""
@@ -108,6 +118,8 @@ class RedisBenchmark(Load):
 
     def run(self, address, requests, within=()):
         requests = max(requests, self.connections * self.pipeline)
+        before = cpu_of_the_ended_s()
         text = output_of([*within, *self.command(address, requests)], OVERRUN * DEADLINE_S)
+        generator_s = cpu_of_the_ended_s() - before
         [row] = csv.DictReader(text.splitlines())
-        return Ran(requests, requests / float(row["rps"]))
+        return Ran(requests, requests / float(row["rps"]), generator_s)

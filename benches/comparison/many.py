@@ -117,22 +117,18 @@ def fan_out(stack, setting, enter):
     connections, streams, puts = 100, 100, 20
 
     def contender(name, server, watch_path, watch, half_close, put_path, put_request):
-        watchers = stack.enter_context(Connections(server.address, connections))
-        watchers.open(watch_path, m.framed(watch), streams, half_close)
-        writer = stack.enter_context(Connections(server.address, 1))
-        numbers = iter(range(1_000_000))
-
         def measure():
-            before, seconds = cpu_s(server.pid), 0
-            for number in (next(numbers) for _ in range(puts)):
-                marker = f"marker-{number:08}"
-                start = time.monotonic()
-                writer.all[0].prepare(put_path, m.framed(put_request(marker)))
-                writer.all[0].send()
-                watchers.hear(marker.encode(), connections * streams)
-                seconds += time.monotonic() - start
-            deliveries = puts * connections * streams
-            return {RATE: deliveries / seconds, CPU: (cpu_s(server.pid) - before) / deliveries * 1e6}
+            with Connections(server.address, connections) as watchers, Connections(server.address, 1) as writer:
+                watchers.open(watch_path, m.framed(watch), streams, half_close)
+                settled(server.pid)
+                before, start = cpu_s(server.pid), time.monotonic()
+                for number in range(puts):
+                    marker = f"marker-{number:08}"
+                    writer.tell(put_path, m.framed(put_request(marker)))
+                    watchers.hear(marker.encode(), connections * streams)
+                deliveries = puts * connections * streams
+                seconds = time.monotonic() - start
+                return {RATE: deliveries / seconds, CPU: (cpu_s(server.pid) - before) / deliveries * 1e6}
 
         return Lane(name, measure, f"{puts} Puts, one after the other, to {connections} × {streams} streams of {watch_path}")
 
@@ -190,15 +186,15 @@ def one_and_a_million(stack, setting, enter):
             filled(setting, server, "fill", map(m.create, names), m.CREATE)
             filled(setting, server, "fill", (m.field(1, each) + puts for each in names), m.TRANSACT)
         require_bucket(server, sixteen(count - 1))
-        clients = stack.enter_context(Connections(server.address, connections))
         # A stride that is prime meets them all, and no two neighbours.
         each = [m.framed(m.get(sixteen(number * 611_953 % count), "key-7")) for number in range(bursts * connections * streams)]
 
         def measure():
-            before, start = cpu_s(server.pid), time.monotonic()
-            for at in range(0, len(each), connections * streams):
-                clients.ask(SERVICE + "Get", each[at : at + connections * streams])
-            seconds = time.monotonic() - start
+            with Connections(server.address, connections) as clients:
+                before, start = cpu_s(server.pid), time.monotonic()
+                for at in range(0, len(each), connections * streams):
+                    clients.ask(SERVICE + "Get", each[at : at + connections * streams])
+                seconds = time.monotonic() - start
             return {RATE: len(each) / seconds, CPU: (cpu_s(server.pid) - before) / len(each) * 1e6}
 
         return Lane(name, measure, f"{len(each):,} Gets in bursts of {connections} × {streams}, of {count:,} buckets of {entries} entries")

@@ -13,6 +13,8 @@ from peers import NotMeasured
 from world import Wrong
 
 RATE, CPU, SYSCALLS, BYTES, P99 = "a second", "CPU µs each", "system calls each", "bytes each", "p99 ms"
+# Near 1, and its one thread may be what is measured.
+GENERATOR = "cores for the generator"
 
 
 @dataclass
@@ -127,8 +129,8 @@ def race(row, setting):
             measure(row, setting, stack, result)
     except NotMeasured as why:
         result.absent[""] = str(why)
-    except Wrong as what:
-        result.wrong = str(what)
+    except (Wrong, OSError) as what:
+        result.wrong = str(what) or repr(what)
     if result.wrong or "" in result.absent:
         result.rounds.clear()
     return result
@@ -158,7 +160,8 @@ def served(name, server, load, setting, ops=1):
         spent_s = cpu_s(server.pid) - before
         if spent_s == 0:
             raise Wrong(f"{name} answered {requests} requests in no time: too few")
-        return {RATE: ran.requests * ops / ran.seconds, CPU: spent_s / (ran.requests * ops) * 1e6}
+        count = ran.requests * ops
+        return {RATE: count / ran.seconds, CPU: spent_s / count * 1e6, GENERATOR: ran.generator_s / ran.seconds}
 
     def traced():
         if not setting.traces:

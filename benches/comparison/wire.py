@@ -95,7 +95,8 @@ class Connection:
 
 
 class Connections:
-    """Connections to one server, closed at the end of the `with`."""
+    """Connections to one server, closed at the end of the `with`. Nobody reads while nothing is awaited, so none should be kept for
+    longer than a server is silent: then it asks whether the client is still there."""
 
     def __init__(self, address, count):
         self.all = [Connection(address) for _ in range(count)]
@@ -121,6 +122,11 @@ class Connections:
                 each.prepare(path, request)
             each.send()
         self.read_until(lambda: all(len(each.answered) == each_has for each in self.all), "an answer to each call")
+
+    def tell(self, path, body):
+        """A call on the first connection, whose answer nobody waits for."""
+        self.all[0].prepare(path, body)
+        self.all[0].send()
 
     def hear(self, marker, count, within_s=DEADLINE_S):
         """Waits until the marker has come so often, in all."""
