@@ -1,23 +1,24 @@
 # What Elixir does in its own machine, without a socket: one figure a run.
 #
 #     elixir benches/beam.exs create        Agents a second, by a DynamicSupervisor, each with a name in a Registry
-#     elixir benches/beam.exs lookup-get    Registry.lookup and Agent.get a second, by one caller
+#     elixir benches/beam.exs lookup-get    Registry.lookup and Agent.get a second, by one caller, of 1,000 names
 #     elixir benches/beam.exs memory        bytes of such an Agent, empty, with a name of 16 bytes
 #     elixir benches/beam.exs down          kills and DOWNs a second, of 200,000 Agents that one process monitors
 
 defmodule Beam do
   @agents 200_000
+  @named 1_000
   @lookups 1_000_000
 
   def figure("create"), do: per_second(@agents, fn -> create(@agents) end)
 
   def figure("lookup-get") do
-    create(1_000)
-    name = name(500)
+    create(@named)
+    names = List.to_tuple(for number <- 1..@named, do: name(number))
 
     per_second(@lookups, fn ->
-      Enum.each(1..@lookups, fn _ ->
-        [{pid, _}] = Registry.lookup(Names, name)
+      Enum.each(1..@lookups, fn number ->
+        [{pid, _}] = Registry.lookup(Names, elem(names, rem(number, @named)))
         Agent.get(pid, & &1)
       end)
     end)

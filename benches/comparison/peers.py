@@ -25,7 +25,7 @@ class NotMeasured(Wrong):
 
 def run(*command, within_s=BUILD_S, **options):
     words = [str(word) for word in command]
-    print(f"       {' '.join(words)}", flush=True)
+    print(f"       {' '.join(words)}".replace(f"{ROOT}/", ""), flush=True)
     done = subprocess.run(words, text=True, capture_output=True, timeout=within_s, check=False, **options)
     if done.returncode:
         raise NotMeasured(f"`{' '.join(words)}` ended with {done.returncode}: {done.stderr.strip()[-400:]}")

@@ -169,5 +169,5 @@ def served(name, server, load, setting, ops=1):
         counted = syscalls(server.pid, lambda within: load.run(server.address, requests, within))
         return {SYSCALLS: counted / (requests * ops)}
 
-    command = " ".join(map(str, load.command("ADDRESS:PORT", requests)))
-    return Lane(name, measure, command, traced)
+    words = map(str, load.command("ADDRESS:PORT", requests))
+    return Lane(name, measure, " ".join(words).replace(str(setting.directory), "BODIES"), traced)
