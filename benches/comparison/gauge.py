@@ -47,8 +47,8 @@ def counts_syscalls():
 
 
 def syscalls(pid, load):
-    """How many system calls it makes while `load` runs a command behind these words. perf counts them, since strace makes a
-    server so slow that more requests wait for each read, and fewer calls do."""
+    """How many system calls it makes while `load` runs a command behind these words. perf counts them, since strace
+    makes a server so slow that more requests wait for each read, and fewer calls do."""
     with tempfile.NamedTemporaryFile("r", prefix="syscalls-") as table:
         load([*COUNTER, "--output", table.name, "--pid", pid, "--"])
         [count] = [line.split(",")[0] for line in table.read().splitlines() if "raw_syscalls" in line]

@@ -1,7 +1,7 @@
 """Latency in an open loop: requests go out when they are due, whether or not the ones before have been answered.
 
-h2load can keep a pace, but counts from when a request was sent, and so leaves out what it had to wait for that: this row
-is `pail bench`'s, for both contenders.
+h2load can keep a pace, but counts from when a request was sent, and so leaves out what it had to wait for that: this
+row is `pail bench`'s, for both contenders.
 """
 
 import json
@@ -19,7 +19,7 @@ def at_half_of_saturation(stack, setting, enter):
     ours = pail(stack, setting)
     code, _ = ours.ask("bench", "--help")
     if code:
-        raise NotMeasured("this pail has no `pail bench`, and no other generator here times from when a request was due")
+        raise NotMeasured("this pail has no `pail bench`, and no generator here but that counts from what was due")
     theirs = stock_tonic(stack)
     # Of the slower one, so that the same load is half of what each can do, or less.
     load = get(setting, CONNECTIONS, STREAMS)

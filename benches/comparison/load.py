@@ -1,4 +1,4 @@
-"""The generators, which take less of the machine than what they load: h2load for every gRPC server, redis-benchmark for Redis."""
+"""The generators, which take less than what they load: h2load for every gRPC server, redis-benchmark for Redis."""
 
 import csv
 import re
@@ -65,8 +65,8 @@ class Load:
 class H2Load(Load):
     """The same body again and again, over `connections` with `streams` each.
 
-    To h2load every answer of HTTP status 200 is a success, whatever the status of gRPC: so the DATA of all answers together
-    is held against `answer_bytes`, the least and the most of one. A refusal has none.
+    To h2load every answer of HTTP status 200 is a success, whatever the status of gRPC: so the DATA of all answers
+    together is held against `answer_bytes`, the least and the most of one. A refusal has none.
     """
 
     path: str

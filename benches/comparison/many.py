@@ -1,5 +1,6 @@
 """Rows about many: buckets, watches, deaths. What is not a matter of one answer each."""
 
+import math
 import time
 from functools import partial
 
@@ -7,12 +8,13 @@ import messages as m
 import peers
 from gauge import cpu_s, rss_bytes, settled
 from load import H2Load
-from race import BYTES, CPU, RATE, Lane
+from race import BYTES, CPU, GENERATOR, RATE, Lane
 from unary import BUCKET, ETCD, PAIL, SERVICE, STOCK, VALUE_BYTES, body, etcd, pail
 from wire import Connections
 from world import Server, Wrong
 
 ELIXIR = "elixir"
+ANY_ANSWER = (1, math.inf)
 
 
 def elixir(figure, unit=RATE):
@@ -38,8 +40,10 @@ def in_process(name, figure, ops=1):
 
 
 def filled(setting, server, name, requests, kind, ops_per_message=500):
-    """Runs operations by Pipeline, and returns how long that took. Each answer is a result, so there is no upper bound."""
-    load = H2Load(SERVICE + "Pipeline", body(setting, name, m.pipeline(kind, requests, ops_per_message)), 1, 1, (1, 1e12))
+    """Runs operations by Pipeline, in their order, and returns how long that took. What became of each is not seen:
+    ask for the last one, since a limit that one of them met would have stopped that, too."""
+    request = body(setting, name, m.pipeline(kind, requests, ops_per_message))
+    load = H2Load(SERVICE + "Pipeline", request, 1, 1, ANY_ANSWER)
     return load.run(server.address, 1).seconds
 
 
@@ -100,7 +104,8 @@ def idle_watches(stack, setting, enter):
             settled(server.pid)
             return {BYTES: (rss_bytes(server.pid) - before) / (connections * more)}
 
-    command = f"VmRSS of {connections} connections with {1 + more} streams each, less that with 1 each, divided by the rest"
+    command = f"VmRSS of {connections} connections with {1 + more} Watches each, less that with 1, a Watch"
+
     def ours():
         return partial(measure, lambda: Server(setting.pail), lambda server: server.do("create", BUCKET))
 
@@ -121,16 +126,17 @@ def fan_out(stack, setting, enter):
             with Connections(server.address, connections) as watchers, Connections(server.address, 1) as writer:
                 watchers.open(watch_path, m.framed(watch), streams, half_close)
                 settled(server.pid)
-                before, start = cpu_s(server.pid), time.monotonic()
+                before, start, own = cpu_s(server.pid), time.monotonic(), time.process_time()
                 for number in range(puts):
                     marker = f"marker-{number:08}"
                     writer.tell(put_path, m.framed(put_request(marker)))
                     watchers.hear(marker.encode(), connections * streams)
-                deliveries = puts * connections * streams
-                seconds = time.monotonic() - start
-                return {RATE: deliveries / seconds, CPU: (cpu_s(server.pid) - before) / deliveries * 1e6}
+                seconds, own = time.monotonic() - start, time.process_time() - own
+                spent_s, deliveries = cpu_s(server.pid) - before, puts * connections * streams
+                return {RATE: deliveries / seconds, CPU: spent_s / deliveries * 1e6, GENERATOR: own / seconds}
 
-        return Lane(name, measure, f"{puts} Puts, one after the other, to {connections} × {streams} streams of {watch_path}")
+        command = f"{puts} Puts, one after the other, to {connections} × {streams} streams of {watch_path}"
+        return Lane(name, measure, command)
 
     def ours():
         watch, write = m.watch_entries(BUCKET, "watched"), partial(m.put, BUCKET, "watched")
@@ -147,7 +153,7 @@ def fan_out(stack, setting, enter):
 
 
 def downs(stack, setting, enter):
-    """From the first Stop to the last DOWN in the hands of one who watches the prefix: a watch is in order and skips nothing."""
+    """From the first Stop to the last DOWN in the hands of one who watches the prefix: a watch is in order."""
     count = 100_000
 
     def contender():
@@ -159,7 +165,7 @@ def downs(stack, setting, enter):
             names = [f"down-{number}/{each:06}" for each in range(count)]
             filled(setting, server, "to-stop", map(m.create, names), m.CREATE)
             load = body(setting, "stops", m.pipeline(m.STOP, map(m.stop, names), 500))
-            stops = H2Load(SERVICE + "Pipeline", load, 1, 1, (1, 1e12))
+            stops = H2Load(SERVICE + "Pipeline", load, 1, 1, ANY_ANSWER)
             with Connections(server.address, 1) as watcher:
                 watcher.open(SERVICE + "Watch", m.framed(m.watch_downs(f"down-{number}/")), 1)
                 before, start = cpu_s(server.pid), time.monotonic()
@@ -168,14 +174,16 @@ def downs(stack, setting, enter):
                     seconds = time.monotonic() - start
             return {RATE: count / seconds, CPU: (cpu_s(server.pid) - before) / count * 1e6}
 
-        return Lane(PAIL, measure, f"h2load -n 1, a Pipeline of {count:,} stops, 500 a message; and one Watch of their prefix")
+        command = f"h2load -n 1, a Pipeline of {count:,} stops, 500 a message; and one Watch of their prefix"
+        return Lane(PAIL, measure, command)
 
     enter(PAIL, contender)
     enter(ELIXIR, lambda: elixir("down"))
 
 
 def one_and_a_million(stack, setting, enter):
-    """The same Gets by the same client, in bursts of a hundred on each of 8 connections: of one bucket, or each of another."""
+    """The same Gets by the same client, in bursts of a hundred on each of 8 connections: all of one bucket, or each of
+    another."""
     entries, in_one_file, bursts, connections, streams = 10, 50_000, 100, 8, 100
     puts = m.transact_puts((f"key-{number}", "x" * 16) for number in range(entries))
 
@@ -187,17 +195,20 @@ def one_and_a_million(stack, setting, enter):
             filled(setting, server, "fill", (m.field(1, each) + puts for each in names), m.TRANSACT)
         require_bucket(server, sixteen(count - 1))
         # A stride that is prime meets them all, and no two neighbours.
-        each = [m.framed(m.get(sixteen(number * 611_953 % count), "key-7")) for number in range(bursts * connections * streams)]
+        names = (sixteen(number * 611_953 % count) for number in range(bursts * connections * streams))
+        each = [m.framed(m.get(name, "key-7")) for name in names]
 
         def measure():
             with Connections(server.address, connections) as clients:
-                before, start = cpu_s(server.pid), time.monotonic()
+                before, start, own = cpu_s(server.pid), time.monotonic(), time.process_time()
                 for at in range(0, len(each), connections * streams):
                     clients.ask(SERVICE + "Get", each[at : at + connections * streams])
-                seconds = time.monotonic() - start
-            return {RATE: len(each) / seconds, CPU: (cpu_s(server.pid) - before) / len(each) * 1e6}
+                seconds, own = time.monotonic() - start, time.process_time() - own
+                spent_s = cpu_s(server.pid) - before
+            return {RATE: len(each) / seconds, CPU: spent_s / len(each) * 1e6, GENERATOR: own / seconds}
 
-        return Lane(name, measure, f"{len(each):,} Gets in bursts of {connections} × {streams}, of {count:,} buckets of {entries} entries")
+        command = f"{len(each):,} Gets of {count:,} buckets of {entries} entries, {connections} × {streams} at a time"
+        return Lane(name, measure, command)
 
     enter("1 bucket", lambda: contender("1 bucket", 1))
     enter("1,000,000 buckets", lambda: contender("1,000,000 buckets", 1_000_000))

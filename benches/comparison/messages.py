@@ -1,4 +1,4 @@
-"""gRPC messages by hand: the few that are sent, so that nothing has to be generated and every server gets the same bytes."""
+"""gRPC messages by hand: the few that are sent, so nothing has to be generated, and all get the same bytes."""
 
 
 def varint(number):

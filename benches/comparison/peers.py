@@ -84,7 +84,8 @@ def core_ns(name):
     """Nanoseconds an iteration, criterion's median, of the benchmark `group/contender`."""
     home = BUILT / "criterion"
     # A colour or a plot is no use to anybody here.
-    run(core(), "--bench", f"^{re.escape(name)}$", "--noplot", "--color", "never", env=os.environ | {"CRITERION_HOME": str(home)})
+    environment = os.environ | {"CRITERION_HOME": str(home)}
+    run(core(), "--bench", f"^{re.escape(name)}$", "--noplot", "--color", "never", env=environment)
     estimates = [path for path in home.glob("*/*/new/estimates.json") if benchmark_of(path) == name]
     if len(estimates) != 1:
         raise Wrong(f"criterion knows no {name}")
@@ -172,7 +173,8 @@ def versions():
     found = {}
     for name, command in asked.items():
         if shutil.which(str(command[0])):
-            found[name] = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False).stdout.split("\n")[0]
+            told = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+            found[name] = told.stdout.partition("\n")[0]
     lock = (ROOT / "benches" / "stock-tonic" / "Cargo.lock").read_text().split("[[package]]")
     for package in lock:
         lines = package.strip().splitlines()

@@ -1,4 +1,4 @@
-"""What a row of the comparison is, and how it is measured: contenders one after the other, round by round, each ratio within one round.
+"""What a row is, and how it is measured: contenders one after the other, round by round, each ratio within one round.
 
 What else happens on the machine then happens to all of them, and a ratio of one round says more than one of medians.
 """
@@ -29,7 +29,7 @@ class Lane:
 
 @dataclass
 class Goal:
-    """What `ours` is to be to `theirs` in a figure, at most or at least; without `theirs`, what the figure itself is to be."""
+    """What `ours` is to be to `theirs` in a figure, at most or at least; without `theirs`, what the figure is to be."""
 
     ours: str
     theirs: str | None

@@ -3,7 +3,8 @@
 from latency import at_half_of_saturation
 from many import ELIXIR, creates, downs, empty_buckets, fan_out, idle_watches, in_process, one_and_a_million
 from race import BYTES, CPU, P99, RATE, Row, at_least, at_most
-from unary import ETCD, PAIL, REDIS, STOCK, against_etcd, etcd_get, etcd_put, get, one_each, pipelined, put, unary, values
+from unary import ETCD, PAIL, REDIS, STOCK
+from unary import against_etcd, etcd_get, etcd_put, get, one_each, pipelined, put, unary, values
 
 ROWS = [
     Row(
@@ -30,8 +31,18 @@ ROWS = [
         at_half_of_saturation,
         [at_most(1.0, P99, PAIL, STOCK)],
     ),
-    Row("etcd-get", "Get and etcd's serializable Range, 8 × 100", against_etcd(get, etcd_get), [at_least(5, RATE, PAIL, ETCD)]),
-    Row("etcd-put", "Put and etcd's Put, 8 × 100", against_etcd(put, etcd_put), [at_least(8, RATE, PAIL, ETCD)]),
+    Row(
+        "etcd-get",
+        "Get and etcd's serializable Range, 8 × 100",
+        against_etcd(get, etcd_get),
+        [at_least(5, RATE, PAIL, ETCD)],
+    ),
+    Row(
+        "etcd-put",
+        "Put and etcd's Put, 8 × 100",
+        against_etcd(put, etcd_put),
+        [at_least(8, RATE, PAIL, ETCD)],
+    ),
     Row(
         "pipeline-get",
         "Get by Pipeline and Redis's GET, 4 connections, 100 operations a message",
@@ -53,7 +64,12 @@ ROWS = [
         in_process("kill and DOWN of 200,000/pail", "down", ops=200_000),
         [at_least(40, RATE, PAIL, ELIXIR)],
     ),
-    Row("down-grpc", "Kill and DOWN of 100,000 buckets to one Watch of a prefix", downs, [at_least(3, RATE, PAIL, ELIXIR)]),
+    Row(
+        "down-grpc",
+        "Kill and DOWN of 100,000 buckets to one Watch of a prefix",
+        downs,
+        [at_least(3, RATE, PAIL, ELIXIR)],
+    ),
     Row("fan-out", "A Put to 10,000 watches on 100 connections", fan_out, [at_least(5, RATE, PAIL, ETCD)]),
     Row(
         "many",

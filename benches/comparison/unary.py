@@ -28,17 +28,17 @@ def body(setting, name, octets):
 # Servers, with what the loads expect to find.
 
 
-def pail(stack, setting, *options, values=(VALUE_BYTES,)):
-    """pail with one bucket; under KEY, and each key after it, is a value of so many bytes."""
-    server = stack.enter_context(Server(setting.pail, *options))
+def pail(stack, setting, values=(VALUE_BYTES,)):
+    """pail with one bucket, and in it a value of each size, under KEY and the size."""
+    server = stack.enter_context(Server(setting.pail))
     server.do("create", BUCKET)
     for each in values:
         server.do("put", BUCKET, f"{KEY}{each}", "x" * each)
     return server
 
 
-def stock_tonic(stack, value_bytes=VALUE_BYTES):
-    return stack.enter_context(peers.StockTonic(value_bytes))
+def stock_tonic(stack):
+    return stack.enter_context(peers.StockTonic(VALUE_BYTES))
 
 
 def redis(stack, setting, load):
@@ -64,8 +64,8 @@ def get_answer(key, value_bytes, version):
     return m.field(1, entry) + m.field(2, ID)
 
 
-def get(setting, connections, streams, value_bytes=VALUE_BYTES, key=None):
-    key = key or f"{KEY}{value_bytes}"
+def get(setting, connections, streams, value_bytes=VALUE_BYTES):
+    key = f"{KEY}{value_bytes}"
     request = body(setting, f"get-{value_bytes}", m.framed(m.get(BUCKET, key)))
     size = len(m.framed(get_answer(key, value_bytes, 1)))
     return H2Load(SERVICE + "Get", request, connections, streams, (size, size))
@@ -112,7 +112,7 @@ def against_etcd(ours, theirs):
 
 
 def pipelined(stack, setting, enter):
-    """Requests of a hundred messages, with a hundred operations each: the numbers by which results are told apart are real."""
+    """Requests of a hundred messages, with a hundred operations each."""
     key, count = f"{KEY}{VALUE_BYTES}", PACKED * PACKS
     request = body(setting, "pipeline-get", m.pipeline(m.GET, [m.get(BUCKET, key)] * count, PACKED))
     answer = get_answer(key, VALUE_BYTES, 1)
@@ -126,8 +126,7 @@ def pipelined(stack, setting, enter):
 
 def values(stack, setting, enter):
     sizes = (64, 512, 4096)
-    server = pail(stack, setting, values=sizes)
-    # One entry's version is not another's: how long a varint it is does not change.
+    server = pail(stack, setting, sizes)
     for size in sizes:
         name = f"{size} bytes"
         enter(name, partial(served, name, server, get(setting, 8, 100, size), setting))

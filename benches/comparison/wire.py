@@ -1,7 +1,7 @@
 """Many gRPC streams over a few connections, by hand: opened, kept open, and listened to.
 
-A client library costs as much as the servers that are measured. This one sends bytes that are ready, and of what comes back
-it looks at the frames' heads, and for a marker: some text that each answer it waits for has once.
+A client library costs as much as the servers that are measured. This one sends bytes that are ready, and of what comes
+back it looks at the frames' heads, and for a marker: some text that each answer it waits for has once.
 """
 
 import selectors
@@ -53,7 +53,7 @@ class Connection:
         self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, window) + frame(WINDOW_UPDATE, 0, 0, all_of_it))
 
     def prepare(self, path, body, half_close=True):
-        """A stream that sends `body`, which must be small: nobody looks at how much the server takes unasked, 64 KiB at least."""
+        """A stream that sends `body`, which is small: nobody looks at how much the server takes, 64 KiB at least."""
         if path not in self.heads:
             self.heads[path] = headers(self.address, path)
         self.unsent += frame(HEADERS, END_HEADERS, self.next_stream, self.heads[path])
@@ -95,8 +95,8 @@ class Connection:
 
 
 class Connections:
-    """Connections to one server, closed at the end of the `with`. Nobody reads while nothing is awaited, so none should be kept for
-    longer than a server is silent: then it asks whether the client is still there."""
+    """Connections to one server, closed at the end of the `with`. Nobody reads while nothing is awaited, so none is to
+    be kept for longer than a server is silent: then it asks whether the client is still there."""
 
     def __init__(self, address, count):
         self.all = [Connection(address) for _ in range(count)]
@@ -111,17 +111,23 @@ class Connections:
             for _ in range(streams_each):
                 each.prepare(path, body, half_close)
             each.send()
-        self.read_until(lambda: all(len(each.answered) >= streams_each for each in self.all), "an answer on each stream")
+        self.await_answers(streams_each)
 
     def ask(self, path, bodies):
-        """Unary calls, as many on each connection at once, and waits for the answers. A refusal has no DATA, so is none."""
+        """Unary calls, as many on each connection, and waits for the answers. A refusal has no DATA, so is none."""
         each_has = len(bodies) // len(self.all)
         for number, each in enumerate(self.all):
             each.answered.clear()
             for request in bodies[number * each_has : (number + 1) * each_has]:
                 each.prepare(path, request)
             each.send()
-        self.read_until(lambda: all(len(each.answered) == each_has for each in self.all), "an answer to each call")
+        self.await_answers(each_has)
+
+    def await_answers(self, streams_each):
+        def are_there():
+            return all(len(each.answered) >= streams_each for each in self.all)
+
+        self.read_until(are_there, "an answer on each stream")
 
     def tell(self, path, body):
         """A call on the first connection, whose answer nobody waits for."""
@@ -132,7 +138,8 @@ class Connections:
         """Waits until the marker has come so often, in all."""
         for each in self.all:
             each.markers, each.tail = 0, b""
-        self.read_until(lambda: sum(each.markers for each in self.all) >= count, f"{count} × {marker!r}", marker, within_s)
+        what = f"{count} × {marker!r}"
+        self.read_until(lambda: sum(each.markers for each in self.all) >= count, what, marker, within_s)
 
     def read_until(self, is_so, what, marker=None, within_s=DEADLINE_S):
         end = time.monotonic() + within_s

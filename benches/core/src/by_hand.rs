@@ -1,5 +1,5 @@
-//! What one would write without a library: a task for each bucket, a bounded channel to it, a oneshot for each reply, and a
-//! map of channels under a lock.
+//! What one would write without a library: a task for each bucket, a bounded channel to it, a oneshot for each reply,
+//! and a map of channels under a lock.
 
 use std::{
     collections::HashMap,

@@ -1,8 +1,8 @@
 //! The contenders: pail's core, two actor libraries, and what one would write by hand with tokio, each with the same
 //! buckets and asked the same things.
 //!
-//! pail's callers run the handler themselves, on whichever thread they are. The others' wait for a task, so they are asked by
-//! a task of the same runtime, tokio's default one: there they are at their best.
+//! pail's callers run the handler themselves, on whichever thread they are. The others' wait for a task, so they are
+//! asked by a task of the same runtime, tokio's default one: there they are at their best.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)] // what can't go on says so and stops
 

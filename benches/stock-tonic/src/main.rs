@@ -1,14 +1,15 @@
-//! A stock tonic server: `tonic::transport::Server` with its defaults, on tokio's default runtime, with pail's contract and
-//! handlers that do nothing.
+//! A stock tonic server: `tonic::transport::Server` with its defaults, on tokio's default runtime, with pail's contract
+//! and handlers that do nothing.
 //!
 //! ```sh
 //! stock-tonic [VALUE_BYTES]
 //! ```
 //!
-//! Get answers with one and the same entry, whose value has so many bytes (64 where it isn't said); Put with one and the
-//! same version; Watch says that it has synced and then nothing, for ever. So it is as large on the wire as pail, and what it
-//! costs is gRPC alone. Pipeline says that each Create was done, whatever was asked, and List that there is nothing: so that
-//! `pail bench` can have its way before and after. It listens on a free port, prints its address, and serves until it is killed.
+//! Get answers with one and the same entry, whose value has so many bytes (64 where it isn't said); Put with one and
+//! the same version; Watch says that it has synced and then nothing, for ever. So it is as large on the wire as pail,
+//! and what it costs is gRPC alone. Pipeline says that each Create was done, whatever was asked, and List that there is
+//! nothing: so that `pail bench` can have its way before and after. It listens on a free port, prints its address, and
+//! serves until it is killed.
 
 use std::{error::Error, pin::Pin};
 
