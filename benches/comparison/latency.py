@@ -34,7 +34,8 @@ def at_half_of_saturation(stack, setting, enter):
         def measure():
             told = json.loads(output_of([*command, "--addr", server.address], 3 * DEADLINE_S))
             if told["errors"] or told["saturated"]:
-                raise Wrong(f"{name}, at {rate} a second: {told}")
+                late, errors = told["late_for_generator"] + told["unsent"], told["errors"]
+                raise Wrong(f"{name}, {rate} a second: {errors} errors, {late} late by the generator or unsent")
             return {P99: told["latency_ns"]["p99"] / 1e6, RATE: told["ops_per_second"]}
 
         return Lane(name, measure, " ".join(["pail", *map(str, command[1:])]))
