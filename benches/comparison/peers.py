@@ -159,10 +159,11 @@ def beam(figure):
     return float(output_of(["elixir", ROOT / "benches" / "beam.exs", figure], 4 * DEADLINE_S))
 
 
-def versions():
+def versions(binary):
     """Of all that takes part and is there."""
     asked = {
-        "pail": ["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=12"],
+        "pail": [binary, "--version"],
+        "benches/": ["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=12"],
         "rustc": ["rustc", "--version"],
         "h2load": ["h2load", "--version"],
         "redis": ["redis-server", "--version"],

@@ -6,8 +6,12 @@ from race import readable
 
 HEAD = """# Benchmarks
 
-Written by `{command}` on {date}; nothing here was typed by hand. {rounds} rounds, the contenders of a row one after
-the other in each. A figure is the median of the rounds; a ratio is the median of the ratios within a round, so that
+```sh
+{command}
+```
+
+wrote this on {date}; nothing here was typed by hand. {rounds} rounds, the contenders of a row one after the other in
+each. A figure is the median of the rounds; a ratio is the median of the ratios within a round, so that
 what else went on touches both sides of it; in parentheses is the least and the most of them. CPU is what the whole
 server took, user and system, for one request. Client and server share the machine: take the ratios, the numbers are
 this machine's. The requests that h2load sends, in the files under BODIES, are those of
