@@ -1,7 +1,7 @@
 //! How late what falls due is heard of: ten thousand buckets at one instant, with a million others pending that cost nothing.
 //!
 //! ```sh
-//! cargo bench --bench expiry
+//! cargo bench --profile quick --bench expiry
 //! ```
 //!
 //! The server and a client that watches are in this process, with a socket between them. Lateness is that of the event in
@@ -56,7 +56,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     if cfg!(debug_assertions) {
-        println!("NOT RUN: this is a build for debugging; use cargo bench --bench expiry");
+        println!("NOT RUN: this is a build for debugging; use cargo bench --profile quick --bench expiry");
         return ExitCode::SUCCESS;
     }
     let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
