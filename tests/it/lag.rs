@@ -63,7 +63,8 @@ async fn lags(limits: Limits) {
     let (events, last) = revisions(&answer);
     assert!(events.len() < 2 * DEATHS, "there was more than it was sent");
     assert!(events.is_sorted_by(|a, b| a + 1 == *b), "what came has no hole: {events:?}");
-    assert_eq!(events.last(), Some(&last));
+    // It may have lagged before it could be sent any.
+    assert!(events.last().is_none_or(|event| *event == last), "{events:?}, and then {last}");
     let facts = [("resume_revision", &*last.to_string())];
     refused(answer.into_result(), Code::ResourceExhausted, "WATCHER_LAGGED", &facts);
 }
