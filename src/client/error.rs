@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, error::Error as StdError, io};
 
 use bytes::Bytes;
+use prost::Message as _;
 use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -55,6 +56,12 @@ pub(super) struct AtLine {
     pub(super) line: u64,
     /// The options that go on from here.
     pub(super) go_on: String,
+}
+
+/// The answer to one request of many, as the error that it would be by itself.
+#[must_use]
+pub(super) fn refusal(status: &tonic_types::Status) -> Status {
+    Status::with_details(status.code.into(), status.message.clone(), status.encode_to_vec().into())
 }
 
 impl From<Status> for Error {

@@ -9,7 +9,6 @@ use std::{
 };
 
 use clap::Args;
-use tokio::time::timeout;
 use tonic::Status;
 
 use self::file::{Mode, Open, Place};
@@ -20,6 +19,7 @@ use super::{
     lifecycle::page_size,
     options::{Client, Options},
     output::Output,
+    pipeline::within,
     progress::{Progress, Summary},
 };
 use crate::pb::{Bucket, EventKind, ListRequest, ScanRequest, WatchRequest, watch_response::Response};
@@ -161,9 +161,7 @@ impl Pages<'_> {
                 _ => Err(Status::unavailable("a watch did not begin with 'started'")),
             }
         };
-        let limit = self.options.timeout;
-        let started = timeout(limit, started).await;
-        Ok(started.map_err(|_| Status::deadline_exceeded(format!("silent for {limit:?}")))??)
+        within(self.options.timeout, started).await
     }
 
     /// A bar needs to know how much there is: where there is one, everything is listed once before.

@@ -9,8 +9,8 @@ use serde_json::{Value as Json, json};
 
 use crate::pb::{
     AddResponse, Bucket, CreateResponse, CreatedEvent, DeleteResponse, DeletedEvent, DownEvent, Entry, GetResponse,
-    LookupResponse, Monitor, PutEvent, PutResponse, StopResponse, TouchResponse, TransactResponse, TransactResult,
-    Value, WatchStarted, event::Event, value::Kind,
+    LookupResponse, Monitor, PutEvent, PutResponse, Reason, StopResponse, TouchResponse, TransactResponse,
+    TransactResult, Value, WatchStarted, event::Event, value::Kind,
 };
 
 /// A message that can be shown as JSON.
@@ -121,7 +121,7 @@ to_json! {
 impl ToJson for DownEvent {
     fn to_json(&self) -> Json {
         json!({
-            "ref": self.r#ref, "bucket": self.bucket, "bucket_id": self.bucket_id, "reason": reason_name(self),
+            "ref": self.r#ref, "bucket": self.bucket, "bucket_id": self.bucket_id, "reason": reason_name(self.reason()),
             "detail": self.detail, "version": self.version, "revision": self.revision, "time": self.time.to_json(),
         })
     }
@@ -139,15 +139,14 @@ impl ToJson for Event {
 }
 
 /// The reason as people say it: `NORMAL`. One that this client does not know yet is `UNSPECIFIED`.
-pub(super) fn reason_name(down: &DownEvent) -> &'static str {
-    let name = down.reason().as_str_name();
+pub(super) fn reason_name(reason: Reason) -> &'static str {
+    let name = reason.as_str_name();
     name.strip_prefix("REASON_").unwrap_or(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::Reason;
 
     #[test]
     fn a_value_is_named_by_its_kind_and_loses_nothing() {

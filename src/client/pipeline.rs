@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use futures_util::stream;
-use prost::Message as _;
 use tokio::{sync::mpsc, time::timeout};
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use crate::{
-    client::{error::Error, options::Options},
+    client::{
+        error::{Error, refusal},
+        options::Options,
+    },
     pb::{
         PipelineOp, PipelineRequest, PipelineResponse,
         pipeline_op::Op,
@@ -55,12 +57,8 @@ impl Pipeline {
     }
 }
 
-/// As the same request would have been refused by itself.
-fn refusal(status: &tonic_types::Status) -> Status {
-    Status::with_details(Code::from_i32(status.code), status.message.clone(), status.encode_to_vec().into())
-}
-
-async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Error> {
+/// Waits so long for an answer.
+pub(super) async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Error> {
     let answer = timeout(limit, answer).await;
     Ok(answer.map_err(|_| Status::deadline_exceeded(format!("silent for {limit:?}")))??)
 }

@@ -173,9 +173,8 @@ impl Watch {
         // The heartbeat is a promise that can be held against the server: two of them missed is a lost connection.
         let silence_max = self.heartbeat.unwrap_or(HEARTBEAT_DEFAULT) * 2 + options.timeout;
         let mut client = options.connect().await?;
-        let stream = timeout(options.timeout, client.watch(request)).await.map_err(|_| silent(options.timeout))?;
-        let mut stream = stream?.into_inner();
-        while let Some(answer) = timeout(silence_max, stream.message()).await.map_err(|_| silent(silence_max))?? {
+        let mut stream = heard(options.timeout, client.watch(request)).await?.into_inner();
+        while let Some(answer) = heard(silence_max, stream.message()).await? {
             let revision = answer.revision;
             let note = |what: &str| json!({ what: {}, "revision": revision });
             match answer.response {
@@ -244,9 +243,10 @@ async fn exit_at_interrupt() {
     }
 }
 
-/// The server is there and says nothing.
-pub(super) fn silent(limit: Duration) -> Error {
-    Status::unavailable(format!("silent for {limit:?}")).into()
+/// What the server says within so long. One that is there and says nothing is as good as gone.
+pub(super) async fn heard<T>(limit: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Error> {
+    let silent = |_| Status::unavailable(format!("silent for {limit:?}"));
+    Ok(timeout(limit, answer).await.map_err(silent)??)
 }
 
 fn text(event: &Event) -> String {
@@ -260,7 +260,7 @@ fn text(event: &Event) -> String {
             time(down.time),
             Escaped(&down.bucket),
             down.bucket_id,
-            reason_name(down),
+            reason_name(down.reason()),
             Escaped(&down.detail)
         ),
         Event::Put(put) => {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use futures_util::stream;
-use prost::Message as _;
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
@@ -16,7 +15,8 @@ use super::{
 };
 use crate::{
     client::{
-        error::{EXIT_NO_ANSWER, EXIT_REFUSED, Error},
+        error::{EXIT_NO_ANSWER, EXIT_REFUSED, Error, refusal},
+        json::reason_name,
         options::{Client, Options},
         output::Escaped,
     },
@@ -133,7 +133,7 @@ impl Hold {
 
     /// Somebody ended the bucket, or its time did. The name is free already; the grace is for the command's sake.
     fn ended(&self, exit: &LinkExit) -> Lost {
-        let reason = exit.reason().as_str_name().trim_start_matches("REASON_");
+        let reason = reason_name(exit.reason());
         let detail = if exit.detail.is_empty() { String::new() } else { format!(", {}", Escaped(&exit.detail)) };
         self.lose(&format!("it went down with {reason}{detail}"), EXIT_REFUSED, now() + self.times.grace)
     }
@@ -207,11 +207,6 @@ async fn link(mut client: Client, ask: LinkBucket, lease: Duration, options: &Op
     };
     let (answers, linked) = timeout(options.timeout, linking).await.map_err(|_| time_is_up())??;
     Ok(Answered { stream: Stream { client, requests, answers }, linked, sent })
-}
-
-/// The answer to one request, as the error that it would be by itself.
-fn refusal(status: &tonic_types::Status) -> Status {
-    Status::with_details(status.code.into(), status.message.clone(), status.encode_to_vec().into())
 }
 
 fn stream_ended() -> Status {

@@ -1,12 +1,10 @@
 //! Waiting for the one who has the name: for the DOWN of that very bucket, and not by asking again and again.
 
-use tokio::time::timeout;
-
 use crate::{
     client::{
         error::Error,
         options::{Client, Options},
-        watch::silent,
+        watch::heard,
     },
     limits::HEARTBEAT_DEFAULT,
     pb::{Incarnation, WatchRequest, event::Event, watch_response::Response},
@@ -21,9 +19,8 @@ pub(super) async fn until_down(
 ) -> Result<(), Error> {
     let silence_max = HEARTBEAT_DEFAULT * 2 + options.timeout;
     let request = WatchRequest { incarnations: vec![Incarnation { bucket, bucket_id }], ..WatchRequest::default() };
-    let answers = timeout(options.timeout, client.watch(request)).await.map_err(|_| silent(options.timeout))?;
-    let mut answers = answers?.into_inner();
-    while let Some(answer) = timeout(silence_max, answers.message()).await.map_err(|_| silent(silence_max))?? {
+    let mut answers = heard(options.timeout, client.watch(request)).await?.into_inner();
+    while let Some(answer) = heard(silence_max, answers.message()).await? {
         let Some(Response::Events(events)) = answer.response else { continue };
         if events.events.iter().any(|event| matches!(event.event, Some(Event::Down(_)))) {
             break;
