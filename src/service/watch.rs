@@ -22,7 +22,7 @@ use crate::{
     limits::{HEARTBEAT_DEFAULT, HEARTBEAT_MAX, HEARTBEAT_MIN},
     name::Revision,
     pb::{self, EventKind},
-    registry::{Error, Registry, Target},
+    registry::{Error, Target},
     watch::{BeginError, End, Entries, Initial, Kinds, Watch},
 };
 
@@ -44,12 +44,12 @@ impl Buckets {
         let permit = self.streams.admit(extensions)?;
         let registry = self.registry.clone();
         let watch = match &request.prefix {
-            Some(prefix) => Watch::prefix(registry.clone(), prefix, kinds, initial),
-            None if request.follow => Watch::follow(registry.clone(), &targets, kinds, initial),
-            None => Watch::names(registry.clone(), &targets, kinds, initial),
+            Some(prefix) => Watch::prefix(registry, prefix, kinds, initial),
+            None if request.follow => Watch::follow(registry, &targets, kinds, initial),
+            None => Watch::names(registry, &targets, kinds, initial),
         }
         .map_err(refused)?;
-        Ok(WatchStream { watch, registry, every, timer: Box::pin(sleep(every)), _permit: permit })
+        Ok(WatchStream { watch, every, timer: Box::pin(sleep(every)), _permit: permit })
     }
 
     /// The names or the incarnations; none for a prefix.
@@ -166,7 +166,6 @@ fn heartbeat(request: &pb::WatchRequest) -> Result<Duration, Failure> {
 #[derive(Debug)]
 pub struct WatchStream {
     watch: Watch,
-    registry: Registry,
     /// The longest silence.
     every: Duration,
     timer: Pin<Box<Sleep>>,
@@ -188,7 +187,7 @@ impl Stream for WatchStream {
             }
         };
         this.timer.as_mut().reset(Instant::now() + this.every);
-        Poll::Ready(Some(Ok(to_watch_response(response, &this.registry))))
+        Poll::Ready(Some(Ok(to_watch_response(response, this.watch.registry()))))
     }
 }
 

@@ -77,6 +77,16 @@ pub enum Initial {
     ChangesAfter(Revision),
 }
 
+impl Initial {
+    /// The revision that is resumed after.
+    fn after(self) -> Option<Revision> {
+        match self {
+            Self::After(revision) | Self::ChangesAfter(revision) => Some(revision),
+            Self::Sent | Self::Skipped => None,
+        }
+    }
+}
+
 /// Why a watch ended before it was done.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum End {
@@ -118,8 +128,8 @@ impl From<Compacted> for BeginError {
 }
 
 impl Watch {
-    /// Watches the buckets that `targets` name: exactly one DOWN for each, and then the stream is over. With `after`, the
-    /// monitors are set as of that revision.
+    /// Watches the buckets that `targets` name: exactly one DOWN for each, and then the stream is over. Resumed, the monitors
+    /// are set as of the revision that it is resumed after.
     ///
     /// # Errors
     /// [`BeginError`].
@@ -129,13 +139,8 @@ impl Watch {
         kinds: Kinds<'_>,
         initial: Initial,
     ) -> Result<Self, BeginError> {
-        let after = match initial {
-            Initial::After(revision) | Initial::ChangesAfter(revision) => Some(revision),
-            Initial::Sent | Initial::Skipped => None,
-        };
-        if let Some(after) = after {
-            can_resume(&registry, after)?;
-        }
+        can_resume(&registry, initial)?;
+        let after = initial.after();
         let mut source = NamesWatch::new(registry, targets, kinds.entries, after).map_err(|refused| match refused {
             Refused::Failed(error) => BeginError::Failed(error),
             Refused::Compacted(compacted) => compacted.into(),
@@ -152,7 +157,9 @@ impl Watch {
     /// # Errors
     /// [`BeginError`].
     pub fn prefix(registry: Registry, prefix: &str, kinds: Kinds<'_>, initial: Initial) -> Result<Self, BeginError> {
-        let initial = kinds.begin(&registry, initial)?;
+        can_resume(&registry, initial)?;
+        let wants_initial = kinds.created || kinds.entries.is_some_and(|entries| entries.put);
+        let initial = if initial == Initial::Sent && !wants_initial { Initial::Skipped } else { initial };
         Ok(Self::history(HistoryWatch::prefix(registry, prefix, kinds.entries, initial)?, kinds))
     }
 
@@ -166,9 +173,7 @@ impl Watch {
         kinds: Kinds<'_>,
         initial: Initial,
     ) -> Result<Self, BeginError> {
-        if let Initial::After(revision) | Initial::ChangesAfter(revision) = initial {
-            can_resume(&registry, revision)?;
-        }
+        can_resume(&registry, initial)?;
         Ok(Self::history(HistoryWatch::names(registry, targets, kinds.entries, initial)?, kinds))
     }
 
@@ -271,7 +276,8 @@ impl Watch {
         }
     }
 
-    fn registry(&self) -> &Registry {
+    /// What is watched.
+    pub(crate) fn registry(&self) -> &Registry {
         match &self.source {
             Source::Names(names) => names.registry(),
             Source::History(history) => history.registry(),
@@ -281,21 +287,6 @@ impl Watch {
 
 /// A response has this many bytes besides its events, at most.
 const ENVELOPE_BYTES: usize = 64;
-
-impl Kinds<'_> {
-    /// Where a watch begins for whom these are wanted, once it is known that it can.
-    fn begin(&self, registry: &Registry, initial: Initial) -> Result<Initial, BeginError> {
-        match initial {
-            Initial::After(revision) | Initial::ChangesAfter(revision) => can_resume(registry, revision)?,
-            // Nothing of what is there is wanted.
-            Initial::Sent if !self.created && !self.entries.is_some_and(|entries| entries.put) => {
-                return Ok(Initial::Skipped);
-            }
-            Initial::Sent | Initial::Skipped => {}
-        }
-        Ok(initial)
-    }
-}
 
 impl Stream for Watch {
     type Item = Result<Response, End>;
@@ -309,8 +300,9 @@ impl Stream for Watch {
     }
 }
 
-/// Whether the registry has been at this revision. Whether the log goes back to it shows as it is read.
-fn can_resume(registry: &Registry, after: Revision) -> Result<(), BeginError> {
+/// Whether the registry has been at the revision that is resumed after, if one is, and the log goes back to it.
+fn can_resume(registry: &Registry, initial: Initial) -> Result<(), BeginError> {
+    let Some(after) = initial.after() else { return Ok(()) };
     if after < registry.first_revision() || after > registry.revision() {
         return Err(BeginError::Unknown);
     }
