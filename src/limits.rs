@@ -298,6 +298,7 @@ mod tests {
         assert_eq!(bounded(1, 10)("11"), Err("must be 1 to 10".to_owned()));
         assert_eq!(bounded(1, 10)("x"), Err("must be a whole number, 1 to 10".to_owned()));
     }
+
     #[test]
     fn a_time_is_seconds_or_has_a_unit() {
         let time = time(Duration::ZERO, Duration::from_secs(60));

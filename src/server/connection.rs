@@ -106,7 +106,7 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     let begun_calls = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&begun_calls);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        // The others don't ask, and to put it there costs more than to find the bucket.
+        // The others don't ask, and to put it there takes memory.
         if streams::is_long(request.uri().path()) {
             request.extensions_mut().insert(long_streams.clone());
         }

@@ -1,7 +1,7 @@
 //! How many long streams there may be: on one connection, so that its unary calls always have room, and in all.
 //!
-//! It counts and says no; what a stream does is not known here. The connection that a request came by is a value in its
-//! extensions, put there by the server.
+//! It counts and says no; what a stream does is not known here. The connection that the request of a long stream came by is
+//! a value in its extensions, put there by the server.
 
 use std::sync::{
     Arc,
