@@ -5,15 +5,18 @@
 //! unary call is over by then. What is not, goes on as a task of the same runtime.
 
 use std::{
-    mem,
+    error::Error,
+    io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use hyper::rt::Executor;
 use parking_lot::Mutex;
+
+use super::socket::Socket;
 
 type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -32,13 +35,14 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Begun {
 pub(super) struct WithStreams<C> {
     connection: C,
     begun: Begun,
+    socket: Socket,
     /// Kept for its room.
     round: Vec<Stream>,
 }
 
 impl<C> WithStreams<C> {
-    pub(super) fn new(connection: C, begun: Begun) -> Self {
-        Self { connection, begun, round: Vec::new() }
+    pub(super) fn new(connection: C, begun: Begun, socket: Socket) -> Self {
+        Self { connection, begun, socket, round: Vec::new() }
     }
 
     pub(super) fn connection(self: Pin<&mut Self>) -> Pin<&mut C>
@@ -49,17 +53,23 @@ impl<C> WithStreams<C> {
     }
 }
 
-impl<C: Future + Unpin> Future for WithStreams<C> {
-    type Output = C::Output;
+impl<C, E> Future for WithStreams<C>
+where
+    C: Future<Output = Result<(), E>> + Unpin,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Output = io::Result<()>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
             if let Poll::Ready(ended) = Pin::new(&mut this.connection).poll(cx) {
-                return Poll::Ready(ended);
+                // It has waited for its last words to be written, unless it is the socket that has ended it.
+                return Poll::Ready(ended.map_err(io::Error::other));
             }
             mem::swap(&mut this.round, &mut *this.begun.0.lock());
             if this.round.is_empty() {
+                ready!(this.socket.poll_uncork(cx))?;
                 return Poll::Pending;
             }
             for stream in this.round.drain(..) {

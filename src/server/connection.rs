@@ -3,6 +3,7 @@
 //! It knows nothing of gRPC beyond a future for each request.
 
 use std::{
+    io,
     pin::pin,
     sync::{
         Arc, Weak,
@@ -22,7 +23,7 @@ use tokio::{
 use super::{
     beside::{Begun, WithStreams},
     call::Calls,
-    traffic::{Counted, Traffic},
+    socket::Socket,
 };
 use crate::{limits::Limits, service::streams};
 
@@ -113,14 +114,13 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
         count.fetch_add(1, Relaxed);
         calls.call(request, Arc::clone(&token))
     });
-    let traffic = Traffic::default();
-    let stream = TokioIo::new(Counted::new(stream, traffic.clone()));
+    let socket = Socket::new(stream);
     let begun = Begun::default();
-    let connection = http.builder(begun.clone()).serve_connection(stream, service);
-    let mut connection = pin!(WithStreams::new(connection, begun));
+    let connection = http.builder(begun.clone()).serve_connection(TokioIo::new(socket.clone()), service);
+    let mut connection = pin!(WithStreams::new(connection, begun, socket.clone()));
     tokio::select! {
         ended = connection.as_mut() => return log_end(ended),
-        () = half_said(&traffic) => return,
+        () = half_said(&socket) => return,
         // One that is not used is a place that others wait for, and a client that is gone may have left it behind a proxy.
         () = unused(&open, &begun_calls, http.idle_max) => connection.as_mut().connection().graceful_shutdown(),
         () = turned(&mut stop) => connection.as_mut().connection().graceful_shutdown(),
@@ -129,13 +129,13 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     // GOAWAY is sent, and open streams may end. A peer that does not answer is not waited for; one that is slow to read what
     // its streams sent last, which are over for us, moves a byte now and then. Two looks, because what was sent last may
     // still be on its way at the first.
-    let (mut idle, mut bytes) = (false, traffic.bytes());
+    let (mut idle, mut bytes) = (false, socket.passed());
     loop {
         tokio::select! {
             ended = connection.as_mut() => return log_end(ended),
             () = sleep(GOODBYE) => {}
         }
-        let before = std::mem::replace(&mut bytes, traffic.bytes());
+        let before = std::mem::replace(&mut bytes, socket.passed());
         let was_idle = std::mem::replace(&mut idle, open.strong_count() <= 1 && before == bytes);
         if idle && was_idle {
             return;
@@ -144,9 +144,9 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
 }
 
 /// Returns for a client that has begun to greet and did not end in time: HTTP/2 looks after it only from there on.
-async fn half_said(traffic: &Traffic) {
+async fn half_said(socket: &Socket) {
     sleep(FIRST_WORD).await;
-    if traffic.read() >= PREFACE_BYTES {
+    if socket.read() >= PREFACE_BYTES {
         std::future::pending::<()>().await;
     }
 }
@@ -164,7 +164,7 @@ async fn unused(open: &Weak<()>, begun_calls: &AtomicUsize, idle_max: Duration) 
     }
 }
 
-fn log_end(ended: hyper::Result<()>) {
+fn log_end(ended: io::Result<()>) {
     if let Err(error) = ended {
         // Clients go away in many ways, and none is the server's fault.
         tracing::debug!(%error, "a connection ended");

@@ -13,9 +13,9 @@ mod gate;
 mod health;
 mod intake;
 mod router;
+mod socket;
 #[cfg(test)]
 mod tests;
-mod traffic;
 mod workers;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
