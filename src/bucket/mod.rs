@@ -16,10 +16,10 @@ use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
 use self::{
     ring::{Change, ChangeKind, Position, Ring},
-    state::{ENTRY_ENCODED_BYTES, Slot},
+    state::ENTRY_ENCODED_BYTES,
 };
 pub use self::{
-    state::Bucket,
+    state::{Bucket, Slot},
     transact::{Check, Condition, Op, Place, Transact, TransactError, Transacted},
 };
 use crate::{
@@ -77,8 +77,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn new(key: impl Into<Box<str>>, slot: Slot) -> Self {
-        Self { key: key.into(), value: Some(slot.value), version: slot.version, due: slot.due }
+    fn new(key: Key<'_>, slot: Slot) -> Self {
+        Self { key: key.as_str().into(), value: Some(slot.value), version: slot.version, due: slot.due }
     }
 
     /// More than it has encoded.
@@ -272,7 +272,7 @@ pub struct Get<'a> {
 }
 
 impl Call<Get<'_>> for Bucket {
-    type Reply = Result<Entry, Error>;
+    type Reply = Result<Slot, Error>;
 
     fn handle_call(&mut self, get: Get<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
         crash_if_asked(get.key);

@@ -46,10 +46,13 @@ struct Kept {
 
 /// All that is kept under one key.
 #[derive(Clone, Debug)]
-pub(super) struct Slot {
-    pub(super) value: Value,
-    pub(super) version: Version,
-    pub(super) due: Due,
+pub struct Slot {
+    /// The value.
+    pub value: Value,
+    /// The version of its last change.
+    pub version: Version,
+    /// When it falls due.
+    pub due: Due,
 }
 
 impl Bucket {
@@ -240,10 +243,9 @@ impl Bucket {
         self.entries.get(key.as_str()).map(|kept| &kept.value)
     }
 
-    pub(super) fn get(&self, key: Key<'_>) -> Option<Entry> {
-        let kept = self.entries.get(key.as_str())?;
-        let value = Some(kept.value.clone());
-        Some(Entry { key: key.as_str().into(), value, version: kept.version, due: self.due_of(key.as_str()) })
+    pub(super) fn get(&self, key: Key<'_>) -> Option<Slot> {
+        let Kept { value, version } = self.entries.get(key.as_str())?;
+        Some(Slot { value: value.clone(), version: *version, due: self.due_of(key.as_str()) })
     }
 
     pub(super) fn put(&mut self, key: Key<'_>, value: Value, due: Due) -> Result<Version, Error> {
@@ -262,7 +264,7 @@ impl Bucket {
         let Some(slot) = self.exchange(key.as_str(), None)? else { return Ok(None) };
         self.version = self.version.next();
         self.note(key.as_str(), || ChangeKind::Deleted);
-        Ok(Some(Entry::new(key.as_str(), slot)))
+        Ok(Some(Entry::new(key, slot)))
     }
 
     pub(super) fn add(&mut self, key: Key<'_>, delta: i64, ttl: Option<Ttl>) -> Result<(i64, Version), Error> {

@@ -161,22 +161,26 @@ impl Bucket {
     fn step<'a>(&mut self, op: Op<'a>, undo: &mut Vec<Undo<'a>>) -> Result<Option<Entry>, Error> {
         let key = op.key();
         if let Op::Get(key) = op {
-            return Ok(self.get(key));
+            return Ok(self.entry(key));
         }
-        let old = self.get(key).map(Slot::from);
+        let old = self.get(key);
         let left = match op {
             Op::Put(_, value, ttl) => {
                 self.put(key, value, self.due(ttl))?;
-                self.get(key)
+                self.entry(key)
             }
             Op::Add(_, delta, ttl) => {
                 self.add(key, delta, ttl)?;
-                self.get(key)
+                self.entry(key)
             }
             Op::Delete(_) | Op::Get(_) => self.delete(key)?,
         };
         undo.push((key, old));
         Ok(left)
+    }
+
+    fn entry(&self, key: Key<'_>) -> Option<Entry> {
+        self.get(key).map(|slot| Entry::new(key, slot))
     }
 
     /// Puts everything back, the last change first.
@@ -195,12 +199,5 @@ impl Bucket {
             Condition::Present(present) => self.value_of(check.key).is_some() == *present,
             Condition::Value(value) => self.value_of(check.key).is_some_and(|there| there.is(value)),
         }
-    }
-}
-
-impl From<Entry> for Slot {
-    fn from(entry: Entry) -> Self {
-        // An entry that `get` returns has its value.
-        Self { value: entry.value.unwrap_or(Value::Flag(false)), version: entry.version, due: entry.due }
     }
 }

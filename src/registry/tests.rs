@@ -115,7 +115,7 @@ fn spawns_buckets() {
     assert_eq!((again.id, created), (id, false), "to create is idempotent");
     put(&registry, "shopping", "milk").unwrap();
     let (_, entry) = registry.ask(at("shopping"), Get { key: key("milk") }).unwrap();
-    assert!(matches!(entry.value, Some(Value::Text(text)) if &*text == "1"));
+    assert!(matches!(entry.value, Value::Text(text) if &*text == "1"));
     assert_eq!(entry.version, Version(1));
 }
 

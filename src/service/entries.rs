@@ -2,7 +2,7 @@
 
 use super::{
     Buckets,
-    convert::{Subject, to_entry, ttl, value},
+    convert::{Subject, to_entry, to_value, ttl, value},
     page::{Token, items_max},
     status::Failure,
 };
@@ -27,12 +27,18 @@ impl Buckets {
         Ok(pb::PutResponse { version: version.0, bucket_id: id.get() })
     }
 
-    pub(super) fn get_entry(&self, request: &pb::GetRequest) -> Result<pb::GetResponse, Failure> {
+    pub(super) fn get_entry(&self, request: pb::GetRequest) -> Result<pb::GetResponse, Failure> {
         let target = Target { name: self.name(&request.bucket)?, id: request.bucket_id };
         let get = Get { key: self.key(&request.key)? };
         let subject = Subject { bucket: &request.bucket, bucket_id: request.bucket_id, key: &request.key };
-        let (id, entry) = self.registry.ask(target, get).map_err(|error| subject.failure(error))?;
-        Ok(pb::GetResponse { entry: Some(to_entry(entry, &self.registry)), bucket_id: id.get() })
+        let (id, slot) = self.registry.ask(target, get).map_err(|error| subject.failure(error))?;
+        let entry = pb::Entry {
+            key: request.key,
+            value: Some(to_value(slot.value)),
+            version: slot.version.0,
+            expire_time: self.expire_time(slot.due),
+        };
+        Ok(pb::GetResponse { entry: Some(entry), bucket_id: id.get() })
     }
 
     pub(super) fn delete_entry(&self, request: &pb::DeleteRequest) -> Result<pb::DeleteResponse, Failure> {

@@ -107,7 +107,7 @@ impl BucketService for Buckets {
     }
 
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
-        answer(self.get_entry(request.get_ref()))
+        answer(self.get_entry(request.into_inner()))
     }
 
     async fn delete(&self, request: Request<pb::DeleteRequest>) -> Result<Response<pb::DeleteResponse>, Status> {

@@ -137,7 +137,7 @@ where
             Op::List(request) => Answer::List(buckets.list_buckets(&request)?),
             Op::Stop(request) => Answer::Stop(buckets.stop_bucket(&request)?),
             Op::Put(request) => Answer::Put(buckets.put_entry(request)?),
-            Op::Get(request) => Answer::Get(buckets.get_entry(&request)?),
+            Op::Get(request) => Answer::Get(buckets.get_entry(request)?),
             Op::Delete(request) => Answer::Delete(buckets.delete_entry(&request)?),
             Op::Add(request) => Answer::Add(buckets.add_to_entry(&request)?),
             Op::Touch(request) => Answer::Touch(buckets.touch_entry(&request)?),
