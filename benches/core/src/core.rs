@@ -8,6 +8,10 @@
 use core_bench::{Contender, Op, by_hand::ByHand, kameo::Kameo, pail, pail::Pail, ractor::Ractor};
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 
+/// What is linked into pail. All contenders have it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Buckets that die at once, as benches/beam.exs has it.
 const DEATHS: u64 = 200_000;
 
