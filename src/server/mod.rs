@@ -5,6 +5,7 @@
 //! not executed, and says so.
 
 mod acceptor;
+mod bell;
 mod beside;
 mod call;
 mod connection;
