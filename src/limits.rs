@@ -98,6 +98,16 @@ pub struct Limits {
           value_parser = time(Duration::from_secs(1), Duration::from_secs(24 * 60 * 60)))]
     pub connection_idle_max: Duration,
 
+    /// A connection of this age is told to go away, give or take a tenth, so that clients spread over servers anew: seconds, or a
+    /// number with ms or s [default: none]
+    #[arg(long, value_name = "TIME", value_parser = time(Duration::from_secs(1), Duration::from_secs(365 * 24 * 60 * 60)))]
+    pub connection_age_max: Option<Duration>,
+
+    /// How long its calls may go on then, before it is closed: seconds, or a number with ms or s
+    #[arg(long, value_name = "TIME", default_value = "10s",
+          value_parser = time(Duration::ZERO, Duration::from_secs(24 * 60 * 60)))]
+    pub connection_age_grace: Duration,
+
     /// A Link that is silent for this long sends a heartbeat: seconds, or a number with ms or s. Proxies on the way must not
     /// call it idle sooner
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = time(HEARTBEAT_MIN, HEARTBEAT_MAX))]
@@ -290,6 +300,7 @@ mod tests {
         assert_eq!(limits.ring_bytes_max, 67_108_864);
         assert_eq!(limits.link_heartbeat, Duration::from_secs(15));
         assert_eq!(limits.connection_idle_max, Duration::from_secs(15 * 60));
+        assert_eq!((limits.connection_age_max, limits.connection_age_grace), (None, Duration::from_secs(10)));
         assert!(limits.memory_bytes_max > 0);
     }
 

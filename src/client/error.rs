@@ -100,7 +100,7 @@ impl Error {
     #[must_use]
     pub(super) fn may_pass(&self) -> bool {
         let reason = self.reason();
-        let passing = ["DRAINING", "OVERLOADED", "WATCHER_LAGGED", "PANIC"];
+        let passing = ["DRAINING", "MOVING", "OVERLOADED", "WATCHER_LAGGED", "PANIC"];
         self.exit_code() == EXIT_NO_ANSWER || passing.iter().any(|passing| reason.as_deref() == Some(passing))
     }
 

@@ -36,7 +36,8 @@ use crate::{
 /// detail, and "initial" for a bucket that lived already. With --entries also PUT and DELETED, which have no time: the name,
 /// the id, the key, the version, and for a PUT the kind and the value; then "initial" or "expired". Names and incarnations get
 /// exactly one DOWN each (NOPROC where there is no such bucket), and after the last one the watch ends. A prefix is watched
-/// until Ctrl-C. JSON holds the stream's other messages too, and with each the revision to resume after.
+/// until Ctrl-C. A server that has its clients move to other connections (--connection-age-max) is followed, and nothing is
+/// missed. JSON holds the stream's other messages too, and with each the revision to resume after.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -137,13 +138,15 @@ impl Watch {
         let mut place = Place::new(self.request(), self.after);
         while let Some(request) = place.request() {
             let Err(error) = self.stream(request, &mut place, options, out).await else { return Ok(()) };
-            if !self.resume {
+            let next = place.next(&error);
+            if !self.resume && next != Next::Move {
                 return Err(error);
             }
-            let next = place.next(&error);
             let why = error.line(options).unwrap_or_default();
             match next {
                 Next::Fail => return Err(error),
+                Next::Move if self.verbose => writeln!(io::stderr(), "{why}")?,
+                Next::Move => {}
                 Next::Restart => {
                     writeln!(io::stderr(), "{why}")?;
                     writeln!(io::stderr(), "pail: what happened meanwhile is not known; beginning anew")?;

@@ -93,6 +93,16 @@ impl<C> WithStreams<C> {
         Self { connection, streams, socket, bell, rope, waiting_rope }
     }
 
+    /// Has all its streams polled once more, for something that none of them is woken for.
+    pub(super) fn poll_all(self: Pin<&mut Self>)
+    where
+        C: Unpin,
+    {
+        let waiting = &mut self.get_mut().streams.waiting;
+        // Those that are new there are polled.
+        *waiting = mem::take(waiting).into_iter().collect();
+    }
+
     pub(super) fn connection(self: Pin<&mut Self>) -> Pin<&mut C>
     where
         C: Unpin,

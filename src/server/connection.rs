@@ -66,12 +66,19 @@ pub(super) async fn turned(stop: &mut watch::Receiver<bool>) {
 pub(super) struct Http {
     streams_max: u32,
     idle_max: Duration,
+    age_max: Option<Duration>,
+    age_grace: Duration,
 }
 
 impl Http {
     pub(super) fn new(limits: &Limits) -> Self {
         let streams_max = u32::try_from(limits.streams_max).unwrap_or(u32::MAX);
-        Self { streams_max, idle_max: limits.connection_idle_max }
+        Self {
+            streams_max,
+            idle_max: limits.connection_idle_max,
+            age_max: limits.connection_age_max,
+            age_grace: limits.connection_age_grace,
+        }
     }
 
     fn builder(self, begun: Begun) -> Builder<Begun> {
@@ -104,12 +111,13 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     let token = Arc::new(());
     let open = Arc::downgrade(&token);
     let long_streams = streams::Connection::default();
+    let long_streams_here = long_streams.clone();
     let begun_calls = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&begun_calls);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         // The others don't ask, and to put it there takes memory.
         if streams::is_long(request.uri().path()) {
-            request.extensions_mut().insert(long_streams.clone());
+            request.extensions_mut().insert(long_streams_here.clone());
         }
         count.fetch_add(1, Relaxed);
         calls.call(request, Arc::clone(&token))
@@ -118,13 +126,21 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     let begun = Begun::default();
     let connection = http.builder(begun.clone()).serve_connection(TokioIo::new(socket.clone()), service);
     let mut connection = pin!(WithStreams::new(connection, begun, socket.clone()));
-    tokio::select! {
+    let age_max = http.age_max.map(|age| give_or_take_a_tenth(age, getrandom::u32().unwrap_or(u32::MAX / 2)));
+    let grace = tokio::select! {
         ended = connection.as_mut() => return log_end(ended),
         () = half_said(&socket) => return,
         // One that is not used is a place that others wait for, and a client that is gone may have left it behind a proxy.
-        () = unused(&open, &begun_calls, http.idle_max) => connection.as_mut().connection().graceful_shutdown(),
-        () = turned(&mut stop) => connection.as_mut().connection().graceful_shutdown(),
-    }
+        () = unused(&open, &begun_calls, http.idle_max) => None,
+        () = after(age_max) => {
+            long_streams.leave();
+            connection.as_mut().poll_all();
+            Some(http.age_grace)
+        }
+        () = turned(&mut stop) => None,
+    };
+    connection.as_mut().connection().graceful_shutdown();
+    let mut cut = pin!(after(grace));
 
     // GOAWAY is sent, and open streams may end. A peer that does not answer is not waited for; one that is slow to read what
     // its streams sent last, which are over for us, moves a byte now and then. Two looks, because what was sent last may
@@ -133,6 +149,7 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     loop {
         tokio::select! {
             ended = connection.as_mut() => return log_end(ended),
+            () = &mut cut => return,
             () = sleep(GOODBYE) => {}
         }
         let before = std::mem::replace(&mut bytes, socket.passed());
@@ -149,6 +166,19 @@ async fn half_said(socket: &Socket) {
     if socket.read() >= PREFACE_BYTES {
         std::future::pending::<()>().await;
     }
+}
+
+/// Returns after this time; for `None` never.
+async fn after(time: Option<Duration>) {
+    match time {
+        Some(time) => sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Connections that came together do not go together. `random` is any number.
+fn give_or_take_a_tenth(age: Duration, random: u32) -> Duration {
+    age.mul_f64(0.9 + 0.2 * f64::from(random) / f64::from(u32::MAX))
 }
 
 /// Returns once no call was open for so long, or a fifteenth of it longer.
@@ -168,5 +198,16 @@ fn log_end(ended: io::Result<()>) {
     if let Err(error) = ended {
         // Clients go away in many ways, and none is the server's fault.
         tracing::debug!(%error, "a connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_a_tenth_more_or_less_and_anything_between() {
+        let drawn = |random| give_or_take_a_tenth(Duration::from_secs(100), random).as_millis();
+        assert_eq!((drawn(0), drawn(u32::MAX / 2), drawn(u32::MAX)), (90_000, 99_999, 110_000));
     }
 }

@@ -133,7 +133,7 @@ impl Buckets {
             drain: Box::pin(async move { drop(drain.wait_for(|drain| *drain).await) }),
             timer: Box::pin(sleep(self.registry.limits().link_heartbeat)),
             buckets: self.clone(),
-            _permit: permit,
+            permit,
         })
     }
 
@@ -153,7 +153,7 @@ pub struct LinkStream<R> {
     /// The longest silence.
     timer: Pin<Box<Sleep>>,
     buckets: Buckets,
-    _permit: Permit,
+    permit: Permit,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -161,7 +161,7 @@ enum Stage {
     /// No request has come yet.
     First,
     Live,
-    /// Said that the server goes; what has ended is told, and no more is read.
+    /// Said that the server or the connection goes; what has ended is told, and no more is read.
     Moving,
     Over,
 }
@@ -197,7 +197,7 @@ impl<R: Stream<Item = Result<pb::LinkRequest, Status>> + Unpin> LinkStream<R> {
         if self.stage == Stage::Over {
             return Poll::Ready(None);
         }
-        if self.stage != Stage::Moving && self.drain.poll_unpin(cx).is_ready() {
+        if self.stage != Stage::Moving && (self.permit.is_moving() || self.drain.poll_unpin(cx).is_ready()) {
             self.stage = Stage::Moving;
             let lease = self.lease.take().map_or(LEASE_DEFAULT, |lease| lease.length);
             self.buckets.links.keep(Arc::clone(&self.life), lease);
@@ -216,7 +216,9 @@ impl<R: Stream<Item = Result<pb::LinkRequest, Status>> + Unpin> LinkStream<R> {
                 }
                 Poll::Pending if self.stage == Stage::Moving => {
                     let words = "the server is draining: take the links over on another stream";
-                    return Poll::Ready(Some(Err(Failure::new(Reason::Draining, words).into())));
+                    let failure =
+                        if self.permit.is_moving() { Permit::moving() } else { Failure::new(Reason::Draining, words) };
+                    return Poll::Ready(Some(Err(failure.into())));
                 }
                 Poll::Pending => {}
             }

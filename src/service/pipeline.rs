@@ -54,7 +54,7 @@ pub struct PipelineStream<R = Streaming<pb::PipelineRequest>> {
     stage: Stage,
     /// Where it is woken for the drain.
     seat: Seat,
-    _permit: Permit,
+    permit: Permit,
 }
 
 #[derive(Debug)]
@@ -79,7 +79,7 @@ where
             slice: PIPELINE_SLICE,
             stage: Stage::Open,
             seat,
-            _permit: permit,
+            permit,
         }
     }
 
@@ -89,9 +89,15 @@ where
         // was done, which is what DRAINING says. A client that was done anyway has its OK.
         let draining = self.seat.is_draining(cx);
         let next = Pin::new(&mut self.requests).poll_next(cx)?;
-        if draining && !matches!(next, Poll::Ready(None)) {
+        if matches!(next, Poll::Ready(None)) {
+            return Poll::Ready(Ok(None));
+        }
+        if draining {
             let words = "the server is draining: what was not answered was not done";
             return Poll::Ready(Err(Failure::new(Reason::Draining, words).into()));
+        }
+        if self.permit.is_moving() {
+            return Poll::Ready(Err(Permit::moving().into()));
         }
         let Some(pb::PipelineRequest { ops }) = ready!(next) else { return Poll::Ready(Ok(None)) };
         if ops.len() > OPS_MAX {

@@ -1,11 +1,12 @@
-//! How many long streams there may be: on one connection, so that its unary calls always have room, and in all.
+//! How many long streams there may be: on one connection, so that its unary calls always have room, and in all; and that a
+//! connection goes, which its streams are to leave.
 //!
 //! It counts and says no; what a stream does is not known here. The connection that the request of a long stream came by is
 //! a value in its extensions, put there by the server.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 
 use http::Extensions;
@@ -29,9 +30,22 @@ fn method(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, method)| method)
 }
 
-/// The connection that a request came by: the number of its long streams.
+/// The connection that a request came by.
 #[derive(Clone, Debug, Default)]
-pub struct Connection(Arc<AtomicUsize>);
+pub struct Connection {
+    /// The number of its long streams.
+    streams: Arc<AtomicUsize>,
+    moves: Arc<AtomicBool>,
+}
+
+impl Connection {
+    /// Tells its long streams, those to come included, to end with [`Reason::Moving`]. They find it when they are polled: poll
+    /// them.
+    pub fn leave(&self) {
+        // A flag for one thread, its connection's.
+        self.moves.store(true, Relaxed);
+    }
+}
 
 /// The long streams of the server, and what is allowed.
 #[derive(Clone, Debug)]
@@ -56,12 +70,12 @@ impl LongStreams {
     ///
     /// `RESOURCE_EXHAUSTED` / `TOO_MANY_STREAMS`, with nothing counted.
     pub fn admit(&self, extensions: &Extensions) -> Result<Permit, Failure> {
-        let Connection(connection) = extensions.get().cloned().unwrap_or_default();
-        let connection = Slot::take(connection, self.connection_max)
+        let Connection { streams, moves } = extensions.get().cloned().unwrap_or_default();
+        let connection = Slot::take(streams, self.connection_max)
             .ok_or_else(|| full("connection", "this connection", self.connection_max))?;
         let all = Slot::take(Arc::clone(&self.all), self.all_max)
             .ok_or_else(|| full("server", "the server", self.all_max))?;
-        Ok(Permit { _connection: connection, _all: all })
+        Ok(Permit { _connection: connection, _all: all, moves })
     }
 }
 
@@ -79,6 +93,19 @@ fn full(subject: &str, who: &str, max: usize) -> Failure {
 pub struct Permit {
     _connection: Slot,
     _all: Slot,
+    moves: Arc<AtomicBool>,
+}
+
+impl Permit {
+    /// Whether the connection goes. Nobody is woken for it: all streams of the connection are polled.
+    pub fn is_moving(&self) -> bool {
+        self.moves.load(Relaxed)
+    }
+
+    /// How a stream ends where it does.
+    pub fn moving() -> Failure {
+        Failure::new(Reason::Moving, "the connection has reached its age: open the stream again, on another one")
+    }
 }
 
 /// One of a counter's places, given back on drop.

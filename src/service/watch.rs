@@ -49,7 +49,7 @@ impl Buckets {
             None => Watch::names(registry, &targets, kinds, initial),
         }
         .map_err(refused)?;
-        Ok(WatchStream { watch, every, timer: Box::pin(sleep(every)), _permit: permit })
+        Ok(WatchStream { watch, every, timer: Box::pin(sleep(every)), permit })
     }
 
     /// The names or the incarnations; none for a prefix.
@@ -169,7 +169,7 @@ pub struct WatchStream {
     /// The longest silence.
     every: Duration,
     timer: Pin<Box<Sleep>>,
-    _permit: Permit,
+    permit: Permit,
 }
 
 impl Stream for WatchStream {
@@ -177,6 +177,9 @@ impl Stream for WatchStream {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        if this.permit.is_moving() {
+            return Poll::Ready(Some(Err(resumable(Permit::moving(), this.watch.heartbeat().revision).into())));
+        }
         let response = match Pin::new(&mut this.watch).poll_next(cx) {
             Poll::Ready(Some(Ok(response))) => response,
             Poll::Ready(Some(Err(end))) => return Poll::Ready(Some(Err(ended(end).into()))),
@@ -195,14 +198,18 @@ fn ended(end: End) -> Failure {
     match end {
         End::Lagged { resume } => {
             let words = "the watch was read too slowly, and the history or the ring has gone on without it";
-            let failure = Failure::new(Reason::WatcherLagged, words);
-            match resume {
-                Some(revision) => failure.with("resume_revision", revision),
-                None => failure,
-            }
+            resumable(Failure::new(Reason::WatcherLagged, words), resume)
         }
         End::Drained => Failure::new(Reason::Draining, "the server is draining: watch another one"),
         End::Failed(error) => failure(error),
+    }
+}
+
+/// Says what the watch can be resumed after.
+fn resumable(failure: Failure, after: Option<Revision>) -> Failure {
+    match after {
+        Some(revision) => failure.with("resume_revision", revision),
+        None => failure,
     }
 }
 

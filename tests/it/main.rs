@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test that can't go on says so and stops
 
 mod add;
+mod age;
 mod bench;
 mod binary;
 mod cli;

@@ -103,6 +103,11 @@ impl RawCall {
         (Unread::new(response.unwrap(), body).read().await, other)
     }
 
+    /// Whether the call ends without an answer.
+    pub(crate) async fn cut_off(self) -> bool {
+        soon(self.response).await.is_err()
+    }
+
     pub(crate) async fn answer(self) -> Answer {
         self.unread().await.read().await
     }

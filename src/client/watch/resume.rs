@@ -23,6 +23,8 @@ pub(super) struct Place {
 /// What to do about an error.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Next {
+    /// It is nothing but another connection: go on at once.
+    Move,
     /// Go on after a wait.
     Resume(Duration),
     /// What was missed is not to be had any more: begin anew, at once.
@@ -66,6 +68,7 @@ impl Place {
                 self.revision = 0;
                 Next::Restart
             }
+            Some("MOVING") => Next::Move,
             _ if error.may_pass() => Next::Resume(self.backoff.next()),
             _ => Next::Fail,
         }
@@ -134,6 +137,7 @@ mod tests {
         assert_eq!(place.request().unwrap().after_revision, None);
         assert_eq!(place.next(&refused(Reason::RevisionUnknown)), Next::Fail, "it was not resumed");
         assert!(matches!(place.next(&refused(Reason::Draining)), Next::Resume(_)));
+        assert_eq!(place.next(&refused(Reason::Moving)), Next::Move);
         assert_eq!(place.next(&refused(Reason::InvalidName)), Next::Fail);
     }
 
