@@ -27,6 +27,7 @@ use super::{
     gate::{Admission, Door},
     intake::{self, Intake, Messages, Undecoded},
     router::{self, Router},
+    unsent::Unsent,
 };
 use crate::{
     limits::Limits,
@@ -91,6 +92,7 @@ impl Calls {
         if request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity") {
             return Err(intake::compressed());
         }
+        ticket.unsent = streams::is_endless(path).then(Unsent::default);
         ticket.deadline = Deadline::of(request.headers())?;
         Ok(())
     }
@@ -131,12 +133,14 @@ struct Ticket {
     method: Option<Arc<str>>,
     deadline: Option<Deadline>,
     admission: Option<Admission>,
+    /// For a stream that nobody but its client paces.
+    unsent: Option<Unsent>,
     _open: Arc<()>,
 }
 
 impl Ticket {
     fn new(open: Arc<()>) -> Self {
-        Self { method: None, deadline: None, admission: None, _open: open }
+        Self { method: None, deadline: None, admission: None, unsent: None, _open: open }
     }
 
     /// Does the call's next piece of work, unless its deadline has passed, and survives it.
@@ -216,10 +220,22 @@ impl http_body::Body for CallBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
-        let body = &mut this.body;
-        let failure = match ready!(this.ticket.guard(cx, |cx| Pin::new(body).poll_frame(cx))) {
+        let (body, unsent) = (&mut this.body, this.ticket.unsent.take());
+        let next = this.ticket.guard(cx, |cx| {
+            if let Some(unsent) = &unsent {
+                ready!(unsent.poll_sent(cx));
+            }
+            Pin::new(body).poll_frame(cx)
+        });
+        this.ticket.unsent = unsent;
+        let failure = match ready!(next) {
             Ok(None) => return Poll::Ready(None),
-            Ok(Some(Ok(frame))) => return Poll::Ready(Some(Ok(frame))),
+            Ok(Some(Ok(frame))) => {
+                return Poll::Ready(Some(Ok(match &this.ticket.unsent {
+                    Some(unsent) => frame.map_data(|bytes| unsent.wait_for(bytes)),
+                    None => frame,
+                })));
+            }
             Ok(Some(Err(status))) => status,
             Err(failure) => failure.into(),
         };
@@ -245,4 +261,37 @@ fn trailers(status: &Status) -> HeaderMap {
         trailers.insert(Status::GRPC_STATUS, HeaderValue::from(i32::from(status.code())));
     }
     trailers
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use http_body::Body as _;
+
+    use super::*;
+
+    /// Always has one more.
+    struct Endless;
+
+    impl http_body::Body for Endless {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"an event")))))
+        }
+    }
+
+    #[test]
+    fn a_stream_that_never_ends_is_asked_for_more_when_what_it_said_was_sent() {
+        let ticket = Ticket { unsent: Some(Unsent::default()), ..Ticket::new(Arc::default()) };
+        let mut body = CallBody { body: Body::new(Endless), ticket };
+        let mut next = || Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())).map(Option::unwrap);
+        for _ in 0..3 {
+            let Poll::Ready(Ok(said)) = next() else { panic!("nothing waits") };
+            assert!(next().is_pending());
+            drop(said);
+        }
+    }
 }

@@ -17,6 +17,7 @@ mod router;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod unsent;
 mod workers;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};

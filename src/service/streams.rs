@@ -20,6 +20,12 @@ pub fn is_long(path: &str) -> bool {
     matches!(method(path), "Watch" | "Link" | "Pipeline" | "ServerReflectionInfo")
 }
 
+/// Whether the RPC of this path answers for as long as something happens, and not only what its client asks.
+#[must_use]
+pub fn is_endless(path: &str) -> bool {
+    method(path) == "Watch"
+}
+
 /// Whether the RPC of this path takes any number of request messages, rather than exactly one.
 #[must_use]
 pub fn takes_many(path: &str) -> bool {
