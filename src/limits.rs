@@ -134,6 +134,10 @@ pub const PAGE_ITEMS_DEFAULT: usize = 100;
 /// A page holds at most this many items; a larger `page_size` is cut to it, as <https://aip.dev/158> says.
 pub const PAGE_ITEMS_MAX: usize = 1_000;
 
+/// Connections that the kernel has made and the server has not accepted yet; the kernel's own bound may be less
+/// (net.core.somaxconn, 4,096). One past it has to try again.
+pub const ACCEPT_QUEUE_MAX: u32 = 4_096;
+
 /// Messages that wait in one process's mailbox; a cast beyond it is refused. Signals (DOWN, exit) are always taken: their
 /// number is bounded by the monitors and links that exist.
 pub const MAILBOX_CASTS_MAX: usize = 65_536;

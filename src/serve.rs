@@ -1,9 +1,9 @@
 //! `pail serve`: the registry, the service over it, and the server around both.
 
-use std::{future::Future, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     task::{JoinSet, spawn_blocking},
     time::{Instant, timeout_at},
 };
@@ -11,6 +11,7 @@ use tokio::{
 use crate::{
     clock::SystemClock,
     config::Serve,
+    limits::ACCEPT_QUEUE_MAX,
     pb::bucket_service_server::BucketServiceServer,
     registry::Registry,
     server::{self, Application, Options},
@@ -56,9 +57,20 @@ async fn start(config: &Serve) -> Result<(TcpListener, SocketAddr, impl Future<O
         .map_err(|error| format!("--log-level {:?} is refused: {error}", config.log_level))?;
     let shutdown = signals::shutdown_signal().map_err(|error| format!("signals can't be heard: {error}"))?;
     let refused = |error| format!("can't listen on {}: {error}; choose another with --listen", config.listen);
-    let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
+    let listener = listen(config.listen).map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
     Ok((listener, address, shutdown))
+}
+
+/// Listens with room for a crowd: clients that all come back at once, as after a restart. tokio's own has room for 128, and
+/// who comes then is not heard before a second has passed.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Or the port could not be had for a minute after a restart. On Windows it would mean that others may have it too.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(ACCEPT_QUEUE_MAX)
 }
 
 /// Serves `registry` on `listener` until `shutdown` is ready or the registry gives up, then drains and returns.

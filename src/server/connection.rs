@@ -45,6 +45,10 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 /// …when it does not answer for so long.
 const PING_ANSWER: Duration = Duration::from_secs(5);
 
+/// A peer that takes nothing of what is written to it is cut off after this long, be it silent or not: pings find only the silent.
+#[cfg(target_os = "linux")]
+const NOT_READING_MS: u32 = 30_000;
+
 /// What a client of HTTP/2 says first, whatever it is.
 const PREFACE_BYTES: u64 = 24;
 
@@ -100,6 +104,10 @@ impl Http {
 pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut stop: watch::Receiver<bool>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was not set");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, NOT_READING_MS) {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT was not set");
     }
     // hyper can't be told to go away before the handshake (hyper#4170): a client that is silent is not handed to it.
     tokio::select! {

@@ -9,7 +9,7 @@
 //! the same version; Watch says that it has synced and then nothing, for ever. So it is as large on the wire as pail,
 //! and what it costs is gRPC alone. Pipeline says that each Create was done, whatever was asked, and List that there is
 //! nothing: so that `pail bench` can have its way before and after. It listens on a free port, prints its address, and
-//! serves until it is killed.
+//! serves until SIGINT, and then as long as tonic takes to end.
 
 use std::{error::Error, pin::Pin};
 
@@ -85,6 +85,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listener = TcpIncoming::bind(([127, 0, 0, 1], 0).into())?.with_nodelay(Some(true)); // as Server::serve does
     println!("{}", listener.local_addr()?);
-    Server::builder().add_service(BucketServiceServer::new(Empty { entry })).serve_with_incoming(listener).await?;
+    let service = BucketServiceServer::new(Empty { entry });
+    let told = async { drop(tokio::signal::ctrl_c().await) };
+    Server::builder().add_service(service).serve_with_incoming_shutdown(listener, told).await?;
     Ok(())
 }

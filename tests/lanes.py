@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Connections that a server has to look after, in two lanes: pail has to, and a stock tonic server has to fail.
+
+    tests/lanes.py target/release/pail [--require]
+
+Each case is a question that is asked of both servers, all at once, in some forty seconds. Where stock tonic learns to do
+a thing, its lane says so: then the case has no control any more, and that is to be said here.
+
+With --require it fails where cargo, go or the Go client's programs (clients/go/build) are missing.
+"""
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "benches" / "comparison"))
+
+import messages as m
+from gauge import cpu_s
+from peers import StockTonic
+from wire import PREFACE, PRIORITY, SETTINGS, Connection, Connections, frame
+from world import DEADLINE_S, Server, Wrong, end_as_told, has, pail_to_test, require, run_beside_each_other, until
+
+CROWD = ROOT / "clients" / "go" / ".build" / "bin" / "crowd"
+SERVICE = "/pail.v1.BucketService/"
+LIST = m.framed(b"")
+# For a machine that is busy with something else.
+MARGIN_S = 3
+
+# An entry, and answers that no buffer of the kernel's takes in.
+VALUE_BYTES, UNREAD_BYTES = 100_000, 40 << 20
+FIRST_WORD_S, IDLE_S, NOT_READING_S, DRAIN_S = 10, 2, 30, 2
+CROWD_SIZE, CONNECTIONS = 2_000, 10_000
+
+
+class Pail(Server):
+    """pail with one large entry."""
+
+    def __init__(self, binary, *options):
+        super().__init__(binary, *options)
+        self.do("create", "lanes")
+        self.do("put", "lanes", "key", "x" * VALUE_BYTES)
+
+
+def connected(server, within_s=DEADLINE_S):
+    host, port = server.address.split(":")
+    return socket.create_connection((host, int(port)), within_s)
+
+
+def is_closed(client, within_s):
+    """Whether the server ends the connection. What it says before is of no interest."""
+    end = time.monotonic() + within_s
+    while (left := end - time.monotonic()) > 0:
+        client.settimeout(left)
+        try:
+            if not client.recv(1 << 16):
+                return True
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            return True
+    return False
+
+
+def descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+# The questions: whether the server does it, and what was seen.
+
+
+def rests_without_descriptors(server):
+    """Out of file descriptors it does not spin, and it accepts again within 2 s of a free one."""
+    limit = 40
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    clients = [connected(server) for _ in range(2 * limit)]
+    until(lambda: descriptors(server.pid) >= limit - 1, "no descriptor is left")
+    before, start = cpu_s(server.pid), time.monotonic()
+    time.sleep(1)  # the time that is measured
+    busy = (cpu_s(server.pid) - before) / (time.monotonic() - start)
+    for client in clients:
+        client.close()
+    start = time.monotonic()
+    with Connections(server.address, 1) as one:
+        one.ask(SERVICE + "List", [LIST])
+    took = time.monotonic() - start
+    return busy < 0.25 and took < 2, f"{busy:.0%} of a core, accepts again after {took:.2f} s"
+
+
+def has_room_for_a_crowd(server):
+    """Clients that come while the server is busy with something else are heard, and not told to come again in a second."""
+    server.signal(signal.SIGSTOP)
+    clients = []
+    try:
+        while len(clients) < CROWD_SIZE:
+            clients.append(connected(server, within_s=0.8))
+    except TimeoutError:
+        pass
+    finally:
+        server.signal(signal.SIGCONT)
+    for client in clients:
+        client.close()
+    return len(clients) == CROWD_SIZE, f"{len(clients):,} of {CROWD_SIZE:,}"
+
+
+def lets_go_of_who_says_nothing(server):
+    """A client that says nothing, or half of its greeting, is let go in time."""
+    clients = [connected(server) for _ in range(2)]
+    clients[1].sendall(PREFACE[:10])
+    start = time.monotonic()
+    closed = [is_closed(client, start + FIRST_WORD_S + MARGIN_S - time.monotonic()) for client in clients]
+    return all(closed), f"closed {closed} within {time.monotonic() - start:.1f} s"
+
+
+def closes_what_is_idle(server):
+    """A connection that no call was on for long is closed."""
+    client = connected(server)
+    client.sendall(PREFACE + frame(SETTINGS, 0, 0))
+    closed = is_closed(client, IDLE_S + MARGIN_S)
+    return closed, f"closed: {closed}"
+
+
+def cuts_who_does_not_read(server):
+    """A peer that asks for much and goes on talking, but reads nothing, is cut, and its descriptor comes back."""
+    before = descriptors(server.pid)
+    client = Connection(server.address)
+    for _ in range(UNREAD_BYTES // VALUE_BYTES):
+        client.prepare(SERVICE + "Get", m.framed(m.get("lanes", "key")))
+    client.send()
+    until(lambda: descriptors(server.pid) > before, "the connection is accepted")
+    start = time.monotonic()
+    # From the last byte that the kernel had room for, which may be some seconds after.
+    while (took := time.monotonic() - start) < NOT_READING_S + 15 and descriptors(server.pid) > before:
+        time.sleep(0.2)
+        try:
+            # Says that it is there, and is not answered: what a ping would be.
+            client.socket.send(frame(PRIORITY, 0, 1, bytes(5)), socket.MSG_DONTWAIT)
+        except OSError:
+            pass  # it is cut, or the server reads no more either
+    came_back = descriptors(server.pid) <= before
+    return came_back, f"descriptor back: {came_back}, after {took:.1f} s"
+
+
+def ends_in_time(server):
+    """A call that is never whole does not keep the server from ending."""
+    client = connected(server)
+    call = Connection(server.address)
+    call.prepare(SERVICE + "List", LIST[:3], half_close=False)
+    call.send()
+    with Connections(server.address, 1) as other:
+        other.ask(SERVICE + "List", [LIST])
+    server.signal(signal.SIGINT)
+    start = time.monotonic()
+    try:
+        server.process.wait(DRAIN_S + MARGIN_S)
+        ended = True
+    except subprocess.TimeoutExpired:
+        ended = False
+    client.close()
+    call.socket.close()
+    return ended, f"ended: {ended}, after {time.monotonic() - start:.1f} s"
+
+
+def bounds_a_client_and_answers_it(server):
+    """A Go client opens watches until it may open no more, and then it still gets its Get answered."""
+    done = subprocess.run([CROWD, server.address], text=True, stdout=subprocess.PIPE, timeout=60, check=False)
+    return done.returncode == 0, ", ".join(done.stdout.splitlines())
+
+
+# The lanes.
+
+
+def in_both_lanes(question, options, binary):
+    seen = []
+    lanes = [("pail", partial(Pail, binary, *options), True), ("stock tonic", partial(StockTonic, VALUE_BYTES), False)]
+    for lane, start, expected in lanes:
+        with start() as server:
+            does, what = question(server)
+        seen.append(f"{lane}: {what}")
+        require(does == expected, f"{lane} {'does not' if expected else 'does too'}: {what}")
+    return "; ".join(seen)
+
+
+def holds_many_connections(binary):
+    """Stock tonic holds as many, and has no bound: what is compared is what they cost."""
+    each = {}
+    for lane, start in [("pail", partial(Server, binary)), ("stock tonic", partial(StockTonic, VALUE_BYTES))]:
+        with start() as server:
+            with Connections(server.address, 1) as one:
+                one.ask(SERVICE + "List", [LIST])
+            before = resident_bytes(server.pid)
+            with Connections(server.address, CONNECTIONS) as all_of_them:
+                all_of_them.ask(SERVICE + "List", [LIST] * CONNECTIONS)
+                each[lane] = (resident_bytes(server.pid) - before) // CONNECTIONS
+    words = ", ".join(f"{lane}: {size:,} bytes each" for lane, size in each.items())
+    require(each["pail"] <= each["stock tonic"], words)
+    return words
+
+
+def resident_bytes(pid):
+    with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+QUESTIONS = {
+    rests_without_descriptors: (),
+    has_room_for_a_crowd: (),
+    lets_go_of_who_says_nothing: (),
+    closes_what_is_idle: ("--connection-idle-max", f"{IDLE_S}s"),
+    cuts_who_does_not_read: (),
+    ends_in_time: ("--drain-timeout", f"{DRAIN_S}s"),
+    bounds_a_client_and_answers_it: (),
+}
+
+
+def main():
+    binary = pail_to_test(__doc__, has("cargo", "go") | {"clients/go/.build/bin/crowd": CROWD.is_file()})
+    room = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    require(room > CONNECTIONS + 100, f"{room} descriptors are allowed: {CONNECTIONS} connections need more")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (room, room))
+    with StockTonic(64):
+        pass  # built before anything is timed
+    cases = [
+        (question.__name__.replace("_", " "), partial(in_both_lanes, question, options, binary))
+        for question, options in QUESTIONS.items()
+    ]
+    wrong = run_beside_each_other(cases)
+    # By itself: who is busy does not answer ten thousand pings.
+    wrong += run_beside_each_other([("holds many connections", partial(holds_many_connections, binary))])
+    if wrong:
+        raise Wrong(f"{wrong} cases went wrong")
+
+
+if __name__ == "__main__":
+    end_as_told(main)
