@@ -1,12 +1,9 @@
-//! Memory accounts: a charge is reserved before anything is allocated, and given back exactly, once.
+//! The memory account: what is allocated is reserved before, and given back exactly, once.
 //!
 //! What is counted is an estimate of what an allocation really costs; the constants were measured, and a test holds them to
 //! 0.8 to 1.25 of the truth.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The account of all buckets together.
 #[derive(Debug)]
@@ -26,78 +23,35 @@ pub struct OverBudget {
 impl Budget {
     /// An account of `limit` bytes.
     #[must_use]
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+    pub fn new(limit: usize) -> Self {
+        Self { limit, used: AtomicUsize::new(0) }
     }
 
-    /// Bytes that are charged now.
+    /// Bytes that are reserved now.
     #[must_use]
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Opens a charge of `bytes`.
+    /// Reserves `bytes` more, which whoever reserves them gives back.
     ///
     /// # Errors
-    /// [`OverBudget`]; then nothing is charged.
-    pub fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, OverBudget> {
-        let mut charge = Charge { budget: Arc::clone(self), bytes: 0 };
-        charge.grow(bytes)?;
-        Ok(charge)
-    }
-}
-
-/// Part of a [`Budget`], which it returns to when dropped.
-#[derive(Debug)]
-pub struct Charge {
-    budget: Arc<Budget>,
-    bytes: usize,
-}
-
-impl Charge {
-    /// Bytes that are charged.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Charges `bytes` more.
-    ///
-    /// # Errors
-    /// [`OverBudget`]; then nothing more is charged.
-    pub fn grow(&mut self, bytes: usize) -> Result<(), OverBudget> {
-        let Budget { limit, used } = &*self.budget;
-        let fits = |used: usize| used.checked_add(bytes).filter(|used| used <= limit);
-        match used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
-            Ok(_) => {
-                self.bytes += bytes;
-                Ok(())
-            }
-            Err(_) => Err(OverBudget { limit: *limit }),
+    /// [`OverBudget`]; then nothing more is reserved.
+    pub fn reserve(&self, bytes: usize) -> Result<(), OverBudget> {
+        let fits = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.limit);
+        match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(OverBudget { limit: self.limit }),
         }
     }
 
-    /// Gives `bytes` back, which must be charged.
-    pub fn shrink(&mut self, bytes: usize) {
-        debug_assert!(bytes <= self.bytes, "more is given back than was charged");
-        let bytes = bytes.min(self.bytes);
-        if bytes == 0 {
-            // Most calls free nothing, and the account is one for all cores.
-            return;
+    /// Gives `bytes` back, which were reserved.
+    pub fn give_back(&self, bytes: usize) {
+        // Most calls free nothing, and the account is one for all cores.
+        if bytes > 0 {
+            let used = self.used.fetch_sub(bytes, Ordering::Relaxed);
+            debug_assert!(bytes <= used, "more is given back than was reserved");
         }
-        self.bytes -= bytes;
-        self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// Gives everything back before the drop.
-    pub fn release(&mut self) {
-        self.shrink(self.bytes);
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.release();
     }
 }
 
@@ -106,24 +60,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_charge_past_the_limit_changes_nothing() {
+    fn what_is_past_the_limit_changes_nothing() {
         let budget = Budget::new(100);
-        let mut charge = budget.charge(60).unwrap();
-        assert_eq!(charge.grow(41), Err(OverBudget { limit: 100 }));
-        assert_eq!(budget.charge(usize::MAX).unwrap_err(), OverBudget { limit: 100 });
-        assert_eq!((charge.bytes(), budget.used()), (60, 60));
-        charge.grow(40).unwrap();
-        assert_eq!(budget.used(), 100);
-    }
-
-    #[test]
-    fn what_was_charged_is_given_back_once() {
-        let budget = Budget::new(100);
-        let mut charge = budget.charge(60).unwrap();
-        charge.shrink(10);
-        charge.release();
-        assert_eq!(budget.used(), 0);
-        drop(charge);
+        budget.reserve(60).unwrap();
+        assert_eq!(budget.reserve(41), Err(OverBudget { limit: 100 }));
+        assert_eq!(budget.reserve(usize::MAX), Err(OverBudget { limit: 100 }));
+        assert_eq!(budget.used(), 60);
+        budget.reserve(40).unwrap();
+        budget.give_back(100);
         assert_eq!(budget.used(), 0);
     }
 }

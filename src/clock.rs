@@ -14,6 +14,22 @@ pub trait Clock: fmt::Debug + Send + Sync {
     fn wall(&self) -> Duration;
 }
 
+/// A moment on the wall clock, to the microsecond: half as large as a [`Duration`], for what is kept in millions.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Stamp(u64);
+
+impl From<Duration> for Stamp {
+    fn from(since_1970: Duration) -> Self {
+        Self(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<Stamp> for Duration {
+    fn from(Stamp(micros): Stamp) -> Self {
+        Self::from_micros(micros)
+    }
+}
+
 /// The machine's clock.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock(Instant);

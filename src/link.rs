@@ -419,7 +419,7 @@ mod tests {
     fn downs(registry: &Registry) -> Vec<(String, Reason)> {
         let events = registry.events(registry.first_revision(), 10_000).unwrap();
         let down = |event: &Arc<crate::registry::Event>| match &event.kind {
-            EventKind::Down { exit, .. } => Some((event.name.to_string(), exit.reason)),
+            EventKind::Down(death) => Some((event.name.to_string(), death.exit.reason)),
             EventKind::Created => None,
         };
         let mut downs: Vec<_> = events.iter().filter_map(down).collect();

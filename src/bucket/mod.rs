@@ -12,7 +12,7 @@ mod tests;
 mod times;
 mod transact;
 
-use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, sync::Arc};
 
 use self::{
     ring::{Change, ChangeKind, Position, Ring},
@@ -24,6 +24,7 @@ pub use self::{
 };
 use crate::{
     budget::{Budget, OverBudget},
+    clock::Stamp,
     limits::Limits,
     name::{BucketId, Key, Version},
     process::{Call, Context, Exit, GenServer, WeakProcess},
@@ -37,7 +38,7 @@ pub struct Env {
     /// The bounds to keep.
     pub limits: Limits,
     /// The account that is charged.
-    pub budget: Arc<Budget>,
+    pub budget: Budget,
     /// The time.
     pub timeline: Timeline,
     /// Who is to be woken when; with [`Tick`].
@@ -53,8 +54,8 @@ pub struct Identity {
     pub name: Arc<str>,
     /// Its id.
     pub id: BucketId,
-    /// When it was created, in wall-clock time since 1970.
-    pub created_at: Duration,
+    /// When it was created.
+    pub created_at: Stamp,
 }
 
 impl fmt::Display for Identity {

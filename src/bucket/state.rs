@@ -6,9 +6,11 @@
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use super::{Change, ChangeKind, Entry, Env, Error, Position, Scan, ScanPage, Summary, Values, cost, times::Times};
+use super::{
+    Change, ChangeKind, Entry, Env, Error, Identity, Position, Scan, ScanPage, Summary, Values, cost, times::Times,
+};
 use crate::{
-    budget::{Charge, OverBudget},
+    budget::OverBudget,
     name::{BucketId, Key, Version, page_begin},
     process::{Context, Reason},
     time_to_live::{Due, Ttl},
@@ -18,14 +20,14 @@ use crate::{
 /// The state of a bucket.
 #[derive(Debug)]
 pub struct Bucket {
-    id: BucketId,
     env: Arc<Env>,
     entries: BTreeMap<Box<str>, Kept>,
     /// Boxed, and only there once something has a time to live: most buckets have none.
     times: Option<Box<Times>>,
     version: Version,
-    charge: Charge,
-    /// Part of the charge that is given back at the end of the call.
+    /// What of the budget it has; given back when it is dropped.
+    charged: usize,
+    /// Part of that which is given back at the end of the call.
     freed: usize,
     /// Boxed, and only there in a call that changes something that is watched.
     record: Option<Box<Record>>,
@@ -35,6 +37,7 @@ pub struct Bucket {
 #[derive(Debug)]
 struct Record {
     name: Arc<str>,
+    id: BucketId,
     changes: Vec<Change>,
 }
 
@@ -60,10 +63,11 @@ impl Bucket {
     ///
     /// # Errors
     /// [`OverBudget`], where there is no memory for it.
-    pub fn new(id: BucketId, name: &str, env: &Arc<Env>) -> Result<Self, OverBudget> {
-        let charge = env.budget.charge(cost::bucket(name))?;
+    pub fn new(name: &str, env: &Arc<Env>) -> Result<Self, OverBudget> {
+        let charged = cost::bucket(name);
+        env.budget.reserve(charged)?;
         let (entries, version) = (BTreeMap::new(), Version::default());
-        Ok(Self { id, env: Arc::clone(env), entries, times: None, version, charge, freed: 0, record: None })
+        Ok(Self { env: Arc::clone(env), entries, times: None, version, charged, freed: 0, record: None })
     }
 
     /// What there is to say of it.
@@ -72,15 +76,15 @@ impl Bucket {
         Summary {
             version: self.version,
             entry_count: self.entries.len(),
-            byte_size: self.charge.bytes() - self.freed,
+            byte_size: self.charged - self.freed,
             due: self.times.as_ref().map_or(Due::NEVER, |times| times.bucket()),
         }
     }
 
     /// Gives back all that it was charged for, as its life ends, and says how much; its memory is freed when it is dropped.
     pub fn release(&mut self) -> usize {
-        let bytes = self.charge.bytes();
-        self.charge.release();
+        let bytes = std::mem::take(&mut self.charged);
+        self.env.budget.give_back(bytes);
         bytes
     }
 
@@ -122,9 +126,9 @@ impl Bucket {
 
     /// Keeps a record of what this call changes, if anyone watches the bucket.
     fn record(&mut self, me: &Context<'_, Self>) {
-        let name = &me.process().identity().name;
+        let Identity { name, id, .. } = me.process().identity();
         if self.record.is_none() && self.env.ring.wants(name) {
-            self.record = Some(Box::new(Record { name: Arc::clone(name), changes: Vec::new() }));
+            self.record = Some(Box::new(Record { name: Arc::clone(name), id: *id, changes: Vec::new() }));
         }
     }
 
@@ -155,7 +159,7 @@ impl Bucket {
     fn note(&mut self, key: &str, kind: impl FnOnce() -> ChangeKind) {
         let Some(record) = &mut self.record else { return };
         let (name, key) = (Arc::clone(&record.name), key.into());
-        record.changes.push(Change { name, id: self.id, key, version: self.version, kind: kind(), more: false });
+        record.changes.push(Change { name, id: record.id, key, version: self.version, kind: kind(), more: false });
     }
 
     /// Tells those who watch, gives back what was freed, and has the alarm go off no later than what is due first.
@@ -163,12 +167,15 @@ impl Bucket {
         if let Some(record) = self.record.take() {
             self.env.ring.append(record.changes);
         }
-        self.charge.shrink(std::mem::take(&mut self.freed));
+        let freed = std::mem::take(&mut self.freed);
+        self.charged -= freed;
+        self.env.budget.give_back(freed);
         let Some(times) = &mut self.times else { return };
         let first = times.first();
         if first < times.alarm {
-            self.env.alarms.set(self.id, times.alarm, first, || me.process().downgrade());
-            times.alarm = first;
+            let id = me.process().identity().id;
+            self.env.alarms.set(id, times.alarm, first, || me.process().downgrade());
+            (times.alarm, times.alarm_id) = (first, Some(id));
         }
     }
 
@@ -215,9 +222,11 @@ impl Bucket {
     }
 
     pub(super) fn cancel_alarm(&mut self) {
-        if let Some(times) = &mut self.times {
+        if let Some(times) = &mut self.times
+            && let Some(id) = times.alarm_id
+        {
             let alarm = std::mem::replace(&mut times.alarm, Due::NEVER);
-            self.env.alarms.set(self.id, alarm, Due::NEVER, || unreachable!("no alarm is set"));
+            self.env.alarms.set(id, alarm, Due::NEVER, || unreachable!("no alarm is set"));
         }
     }
 
@@ -364,10 +373,11 @@ impl Bucket {
             return Ok(());
         }
         let more = (has - had).saturating_sub(self.freed);
-        if self.charge.bytes() + more > self.env.limits.bucket_bytes_max {
+        if self.charged + more > self.env.limits.bucket_bytes_max {
             return Err(Error::BucketFull { limit: self.env.limits.bucket_bytes_max });
         }
-        self.charge.grow(more)?;
+        self.env.budget.reserve(more)?;
+        self.charged += more;
         self.freed = self.freed.saturating_sub(has - had);
         Ok(())
     }
@@ -378,6 +388,12 @@ impl Bucket {
         if let Some(record) = &mut self.record {
             record.changes.retain(|change| change.version <= version);
         }
+    }
+}
+
+impl Drop for Bucket {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a bucket promises, without a registry.
 
-use std::thread;
+use std::{thread, time::Duration};
 
 use super::*;
 use crate::{
@@ -27,8 +27,8 @@ impl Fixture {
             limits,
         });
         let id = Revision::new(1 << 40).as_id();
-        let identity = Identity { name: "b".into(), id, created_at: Duration::ZERO };
-        let bucket = Process::start_as(id.into(), identity, Bucket::new(id, "b", &env).unwrap());
+        let identity = Identity { name: "b".into(), id, created_at: Stamp::default() };
+        let bucket = Process::start_as(id.into(), identity, Bucket::new("b", &env).unwrap());
         Self { bucket, env, clock }
     }
 

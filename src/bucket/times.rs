@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::time_to_live::{Due, Ttl};
+use crate::{
+    name::BucketId,
+    time_to_live::{Due, Ttl},
+};
 
 /// Only there in a bucket that needs it.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub(super) struct Times {
     pub(super) holders: usize,
     /// The alarm that is set; never later than what is due first.
     pub(super) alarm: Due,
+    /// Under which id; known once there was one.
+    pub(super) alarm_id: Option<BucketId>,
 }
 
 impl Default for Times {
@@ -34,6 +39,7 @@ impl Default for Times {
             idle: Due::NEVER,
             holders: 0,
             alarm: Due::NEVER,
+            alarm_id: None,
         }
     }
 }

@@ -14,7 +14,9 @@ pub(super) enum Bonds {
     Alive {
         /// A watched process nearly always has one watcher.
         watchers: SmallVec<[Watcher; 1]>,
-        links: Vec<Weak<dyn Peer>>,
+        /// Boxed: few processes have any.
+        #[allow(clippy::box_collection)]
+        links: Option<Box<Vec<Weak<dyn Peer>>>>,
     },
     /// Nobody any more: whoever asks now is told at once.
     Dead(Exit),
@@ -22,14 +24,14 @@ pub(super) enum Bonds {
 
 impl Default for Bonds {
     fn default() -> Self {
-        Self::Alive { watchers: SmallVec::new(), links: Vec::new() }
+        Self::Alive { watchers: SmallVec::new(), links: None }
     }
 }
 
 impl Bonds {
     /// Takes the link to `peer` away; whether there was one.
     fn unlink(&mut self, peer: &Weak<dyn Peer>) -> bool {
-        let Self::Alive { links, .. } = self else { return false };
+        let Self::Alive { links: Some(links), .. } = self else { return false };
         let index = links.iter().position(|link| Weak::ptr_eq(link, peer));
         index.map(|index| links.swap_remove(index)).is_some()
     }
@@ -61,9 +63,10 @@ impl<S: GenServer> Process<S> {
                 (_, Bonds::Dead(_)) => true,
                 (Bonds::Alive { links, .. }, Bonds::Alive { links: others, .. }) => {
                     let link = Arc::downgrade(&peer);
+                    let links = links.get_or_insert_default();
                     if !links.iter().any(|known| Weak::ptr_eq(known, &link)) {
                         links.push(link);
-                        others.push(Arc::downgrade(&me));
+                        others.get_or_insert_default().push(Arc::downgrade(&me));
                     }
                     false
                 }
@@ -109,9 +112,7 @@ impl<S: GenServer> Process<S> {
             }
             links
         };
-        if links.is_empty() {
-            return concerned;
-        }
+        let Some(links) = links else { return concerned };
         let me = Arc::downgrade(&self.peer());
         for peer in links.iter().filter_map(Weak::upgrade) {
             let mut bonds = peer.bonds().lock();

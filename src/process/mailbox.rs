@@ -22,20 +22,19 @@ pub(super) enum Message<C> {
 pub(super) struct Mailbox<C> {
     /// Whether something waits; read without the lock by those who are about to leave.
     waiting: AtomicBool,
+    /// The process is dead; what comes is refused. Written and read under the lock of the queue, and outside of it because
+    /// there it would take eight bytes.
+    closed: AtomicBool,
     queue: Mutex<Queue<C>>,
 }
 
-enum Queue<C> {
-    /// Boxed when there is something to keep: most processes never have anything, and there are millions of them.
-    #[allow(clippy::box_collection)]
-    Open(Option<Box<VecDeque<Message<C>>>>),
-    /// The process is dead; what comes is refused.
-    Closed,
-}
+/// Boxed when there is something to keep: most processes never have anything, and there are millions of them.
+#[allow(clippy::box_collection)]
+type Queue<C> = Option<Box<VecDeque<Message<C>>>>;
 
 impl<C> Mailbox<C> {
     pub(super) const fn new() -> Self {
-        Self { waiting: AtomicBool::new(false), queue: Mutex::new(Queue::Open(None)) }
+        Self { waiting: AtomicBool::new(false), closed: AtomicBool::new(false), queue: Mutex::new(None) }
     }
 
     /// Leaves a cast. It is refused where too many wait, or where nobody will ever read it.
@@ -52,8 +51,10 @@ impl<C> Mailbox<C> {
     fn push(&self, message: Message<C>, max: usize) -> Result<(), CastError> {
         {
             let mut queue = self.queue.lock();
-            let Queue::Open(messages) = &mut *queue else { return Err(CastError::NoProc) };
-            let messages = messages.get_or_insert_default();
+            if self.closed.load(Ordering::Relaxed) {
+                return Err(CastError::NoProc);
+            }
+            let messages = queue.get_or_insert_default();
             if messages.len() >= max {
                 return Err(CastError::Full);
             }
@@ -78,10 +79,10 @@ impl<C> Mailbox<C> {
             return None;
         }
         let mut queue = self.queue.lock();
-        let Queue::Open(Some(messages)) = &mut *queue else { return None };
+        let messages = queue.as_mut()?;
         let message = messages.pop_front();
         if messages.is_empty() {
-            *queue = Queue::Open(None);
+            *queue = None;
             self.waiting.store(false, Ordering::Relaxed);
         }
         message
@@ -91,7 +92,7 @@ impl<C> Mailbox<C> {
     /// whose state then goes with it.
     pub(super) fn flush(&self, matches: impl Fn(&Signal) -> bool) {
         let mut removed = Vec::new();
-        if let Queue::Open(Some(messages)) = &mut *self.queue.lock() {
+        if let Some(messages) = &mut *self.queue.lock() {
             let picked = |message: &Message<C>| matches!(message, Message::Signal(signal) if matches(signal));
             for message in std::mem::take(&mut **messages) {
                 if picked(&message) { removed.push(message) } else { messages.push_back(message) }
@@ -105,6 +106,7 @@ impl<C> Mailbox<C> {
     pub(super) fn close(&self) -> impl Sized + use<C> {
         let mut queue = self.queue.lock();
         self.waiting.store(false, Ordering::Relaxed);
-        std::mem::replace(&mut *queue, Queue::Closed)
+        self.closed.store(true, Ordering::Relaxed);
+        queue.take()
     }
 }

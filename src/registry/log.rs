@@ -2,11 +2,12 @@
 //!
 //! One log for all. An event is stored once, whoever watches; a reader is a revision to go on from.
 
-use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
+use std::{collections::VecDeque, mem, sync::Arc};
 
 use parking_lot::RwLock;
 
 use crate::{
+    clock::Stamp,
     limits::Limits,
     name::{BucketId, Revision, Version},
     process::Exit,
@@ -17,8 +18,8 @@ use crate::{
 pub struct Event {
     /// Its number.
     pub revision: Revision,
-    /// When, in wall-clock time since 1970.
-    pub time: Duration,
+    /// When.
+    pub time: Stamp,
     /// The bucket's name.
     pub name: Arc<str>,
     /// The bucket's id.
@@ -32,25 +33,29 @@ pub struct Event {
 pub enum EventKind {
     /// It was created.
     Created,
-    /// It is down, and its name is free.
-    Down {
-        /// Why.
-        exit: Exit,
-        /// Its last version.
-        version: Version,
-        /// When it was created.
-        created_at: Duration,
-    },
+    /// It is down, and its name is free. Boxed: of what is kept most are creations.
+    Down(Box<Death>),
+}
+
+/// How a bucket ended.
+#[derive(Debug)]
+pub struct Death {
+    /// Why.
+    pub exit: Exit,
+    /// Its last version.
+    pub version: Version,
+    /// When it was created.
+    pub created_at: Stamp,
 }
 
 impl Event {
     /// What it costs to keep, about; and more than it has on the wire.
     pub(crate) fn bytes(&self) -> usize {
-        let detail = match &self.kind {
+        let death = match &self.kind {
             EventKind::Created => 0,
-            EventKind::Down { exit, .. } => exit.detail().len(),
+            EventKind::Down(death) => mem::size_of::<Death>() + death.exit.detail().len(),
         };
-        mem::size_of::<Self>() + 2 * mem::size_of::<usize>() + self.name.len() + detail
+        mem::size_of::<Self>() + 2 * mem::size_of::<usize>() + self.name.len() + death
     }
 }
 
@@ -140,7 +145,7 @@ mod tests {
     fn append(log: &Log) {
         log.append(|revision| Event {
             revision,
-            time: Duration::ZERO,
+            time: Stamp::default(),
             name: "name".into(),
             id: revision.as_id(),
             kind: EventKind::Created,

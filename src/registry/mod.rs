@@ -45,7 +45,7 @@ pub(crate) use self::{
 };
 pub use self::{
     error::Error,
-    log::{Compacted, Event, EventKind},
+    log::{Compacted, Death, Event, EventKind},
     registrar::Mode,
 };
 use crate::{
@@ -486,5 +486,5 @@ where
 
 fn description(bucket: &Process<Bucket>, summary: Summary) -> Description {
     let identity = bucket.identity();
-    Description { name: Arc::clone(&identity.name), id: identity.id, created_at: identity.created_at, summary }
+    Description { name: Arc::clone(&identity.name), id: identity.id, created_at: identity.created_at.into(), summary }
 }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, convert::Infallible, ops::Bound, sync::Arc};
 
-use super::{Description, Error, Event, EventKind, Inbox, Shared, Target, describe, description, index::ByName};
+use super::{Death, Description, Error, Event, EventKind, Inbox, Shared, Target, describe, description, index::ByName};
 use crate::{
     bucket::{Begin, Bucket, Describe, Identity, Peek, Summary},
     name::{BucketId, BucketName, Revision, page_begin},
@@ -46,10 +46,10 @@ impl Registrar {
         let exit = bucket.why().unwrap_or_else(|| Reason::NoProc.into());
         let event = shared.log.append(|revision| Event {
             revision,
-            time: shared.clock.wall(),
+            time: shared.clock.wall().into(),
             name: Arc::clone(name),
             id: *id,
-            kind: EventKind::Down { exit, version, created_at: *created_at },
+            kind: EventKind::Down(Box::new(Death { exit, version, created_at: *created_at })),
         });
         let bytes = remains.as_mut().map_or(0, Bucket::release);
         shared.delivery.hand_over(&event);
@@ -127,9 +127,9 @@ impl Registrar {
         }
         // Nobody else appends: the revision of the event below is this one, and it is the bucket's id.
         let id = shared.log.revision().next().as_id();
-        let bucket = Bucket::new(id, name, &shared.env)?;
+        let bucket = Bucket::new(name, &shared.env)?;
         let mut summary = bucket.summary();
-        let identity = Identity { name: name.into(), id, created_at: shared.clock.wall() };
+        let identity = Identity { name: name.into(), id, created_at: shared.clock.wall().into() };
         let bucket = Process::start_as(id.into(), identity, bucket);
         me.process().monitor(&bucket);
         if let Ok(begun) = bucket.call(life) {

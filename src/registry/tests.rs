@@ -73,7 +73,7 @@ fn log(registry: &Registry) -> Vec<(String, Option<Reason>)> {
         .iter()
         .map(|event| match &event.kind {
             EventKind::Created => (event.name.to_string(), None),
-            EventKind::Down { exit, .. } => (event.name.to_string(), Some(exit.reason)),
+            EventKind::Down(death) => (event.name.to_string(), Some(death.exit.reason)),
         })
         .collect()
 }

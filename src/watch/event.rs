@@ -167,10 +167,10 @@ pub enum NoticeKind {
 
 impl Happening {
     pub(super) fn event(event: &Event, refs: Refs) -> Self {
-        let at = At { revision: event.revision, time: event.time };
+        let at = At { revision: event.revision, time: event.time.into() };
         let kind = match &event.kind {
             EventKind::Created => NoticeKind::Created { at, initial: false },
-            EventKind::Down { exit, version, .. } => NoticeKind::Down { at, exit: exit.clone(), version: *version },
+            EventKind::Down(death) => NoticeKind::Down { at, exit: death.exit.clone(), version: death.version },
         };
         Self { refs, name: Arc::clone(&event.name), id: Some(event.id.get()), what: What::Kind(kind) }
     }

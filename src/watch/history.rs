@@ -352,7 +352,7 @@ impl HistoryWatch {
                 continue;
             }
             if let Told::Some(snapshot) = &mut self.told {
-                if let (EventKind::Down { .. }, true) = (&event.kind, Revision::from(event.id) <= self.began)
+                if let (EventKind::Down(_), true) = (&event.kind, Revision::from(event.id) <= self.began)
                     && snapshot.strike(&event)
                 {
                     batch.push(was_alive(&event, refs.clone()));
@@ -370,18 +370,18 @@ impl HistoryWatch {
 /// A bucket that is alive as the watch begins.
 fn alive(bucket: &Process<Bucket>, refs: Refs) -> Happening {
     let identity = bucket.identity();
-    let at = At { revision: identity.id.into(), time: identity.created_at };
+    let at = At { revision: identity.id.into(), time: identity.created_at.into() };
     let what = What::Kind(NoticeKind::Created { at, initial: true });
     Happening { refs, name: Arc::clone(&identity.name), id: Some(identity.id.get()), what }
 }
 
 /// The bucket of a death that was alive as the watch began.
 fn was_alive(death: &Event, refs: Refs) -> Happening {
-    let time = match death.kind {
-        EventKind::Down { created_at, .. } => created_at,
+    let time = match &death.kind {
+        EventKind::Down(death) => death.created_at,
         EventKind::Created => death.time,
     };
-    let at = At { revision: death.id.into(), time };
+    let at = At { revision: death.id.into(), time: time.into() };
     let what = What::Kind(NoticeKind::Created { at, initial: true });
     Happening { refs, name: Arc::clone(&death.name), id: Some(death.id.get()), what }
 }

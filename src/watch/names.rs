@@ -147,7 +147,7 @@ impl NamesWatch {
                 // It watches one that came later, which is not meant.
                 self.seat.take_back(set.monitor);
                 monitored.id = None;
-                if let EventKind::Down { .. } = event.kind {
+                if let EventKind::Down(_) = event.kind {
                     monitored.id = Some(event.id);
                     self.fired.push((event.revision, Happening::event(event, smallvec![Some(set.monitor)])));
                     return;
