@@ -9,7 +9,7 @@ use std::{
     mem,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::Context,
 };
@@ -82,6 +82,8 @@ pub(super) struct Delivery {
     delivered: AtomicU64,
     /// Everyone who watches, by what wakes them.
     watchers: Mutex<[HashMap<usize, Arc<Inbox>>; 3]>,
+    /// How many of them want to hear of events.
+    listeners: AtomicUsize,
     /// Held by the one who delivers, so that `delivered` never runs ahead.
     delivering: Mutex<()>,
     news: AtomicBool,
@@ -96,6 +98,7 @@ impl Delivery {
             settled: AtomicU64::new(first.get()),
             delivered: AtomicU64::new(first.get()),
             watchers: Mutex::default(),
+            listeners: AtomicUsize::new(0),
             delivering: Mutex::new(()),
             news: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -104,14 +107,20 @@ impl Delivery {
 
     /// Notes a watcher, who must be forgotten again.
     pub(super) fn enroll(&self, inbox: &Arc<Inbox>, interest: Interest) {
+        if interest != Interest::Drain {
+            self.listeners.fetch_add(1, Ordering::Relaxed);
+        }
         self.watchers.lock()[interest as usize].insert(key(inbox), Arc::clone(inbox));
     }
 
     /// Takes a watcher out, with its monitors of these buckets. A bucket may be named as often as there are monitors: it is
     /// looked through once.
     pub(super) fn forget(&self, inbox: &Arc<Inbox>, buckets: impl Iterator<Item = BucketId>) {
-        for watchers in &mut *self.watchers.lock() {
-            watchers.remove(&key(inbox));
+        {
+            let mut watchers = self.watchers.lock();
+            let mut leave = |interest: Interest| usize::from(watchers[interest as usize].remove(&key(inbox)).is_some());
+            self.listeners.fetch_sub(leave(Interest::Monitors) + leave(Interest::Log), Ordering::Relaxed);
+            leave(Interest::Drain);
         }
         let mut buckets: Vec<BucketId> = buckets.collect();
         buckets.sort_unstable();
@@ -147,9 +156,13 @@ impl Delivery {
 
     /// Says that all up to `revision` was handed over, and wakes the one who delivers. That is done where the registrar's lock
     /// is held, since whoever drains its mailbox may be anyone, and one who forgot would leave a watcher in the dark; to wake
-    /// a task is to put it in a queue.
+    /// a task is to put it in a queue, and maybe a thread with it, so it is not done for nobody: whoever comes to listen has
+    /// been counted before it looks at the log or has a monitor, each behind a lock that was held for this event.
     pub(super) fn settle(&self, revision: Revision) {
         self.settled.store(revision.get(), Ordering::Release);
+        if self.listeners.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         if !self.news.swap(true, Ordering::AcqRel) {
             self.waker.wake();
         }

@@ -411,7 +411,7 @@ impl Registry {
         self.shared.delivery.forget(inbox, buckets);
     }
 
-    /// Sets monitors, whose DOWNs go to `inbox`: for each target its ref, and the bucket if it lives. And the revision as of
+    /// Sets monitors, whose DOWNs go to `inbox`, which was [enrolled](Self::enroll) or may have to wait for them: for each target its ref, and the bucket if it lives. And the revision as of
     /// which they are set.
     pub(crate) fn monitor(&self, targets: &[Target<'_>], inbox: &Arc<Inbox>) -> Result<(MonitorsSet, Revision), Error> {
         self.registrar(Monitor { targets, inbox })

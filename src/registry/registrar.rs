@@ -101,11 +101,13 @@ impl Call<Create<'_>> for Registrar {
     type Reply = Result<(Description, bool), Error>;
 
     fn handle_call(&mut self, Create { name, life }: Create<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
-        if let Some(living) = self.living(name.as_str(), None).as_ref().and_then(|bucket| describe(bucket, Describe)) {
-            return Ok((living, false));
+        if let Some(bucket) = self.living(name.as_str(), None) {
+            if let Some(living) = describe(&bucket, Describe) {
+                return Ok((living, false));
+            }
+            // It lived a moment ago, and died of this very question.
+            self.bury(&bucket);
         }
-        // It lived a moment ago, and died of this very question.
-        self.living(name.as_str(), None);
         let (bucket, summary) = self.create(name, life, me, |_| ())?;
         Ok((description(&bucket, summary), true))
     }
@@ -192,7 +194,7 @@ impl Call<Tie<'_>> for Registrar {
                 return Ok(bucket);
             }
             // It lived a moment ago, and died of this very question.
-            self.living(name, None);
+            self.bury(&bucket);
         }
         // No bucket that is created has an id of one's choice.
         if mode == Mode::MustExist || target.id.is_some() {

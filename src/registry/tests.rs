@@ -385,6 +385,7 @@ fn whoever_delivers_is_woken_by_a_death() {
     let registry = registry();
     create(&registry, "a");
     let inbox = Arc::new(Inbox::default());
+    registry.enroll(&inbox, Interest::Monitors);
     registry.monitor(&[at("a")], &inbox).unwrap();
     let runner = registry.clone();
     thread::spawn(move || tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(runner.run()));
