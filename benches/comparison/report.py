@@ -1,8 +1,12 @@
 """BENCHMARKS.md: what was measured, on what, how, and what was not."""
 
 import statistics
+from pathlib import Path
 
 from race import readable
+
+# What no program can find out.
+MISSES = Path(__file__).resolve().parent.parent / "misses.md"
 
 HEAD = """# Benchmarks
 
@@ -10,7 +14,7 @@ HEAD = """# Benchmarks
 {command}
 ```
 
-wrote this on {date}; nothing here was typed by hand. {rounds} rounds, the contenders of a row one after the other in
+wrote this on {date}; no figure in a table was typed by hand. {rounds} rounds, the contenders of a row one after the other in
 each. A figure is the median of the rounds; a ratio is the median of the ratios within a round, so that
 what else went on touches both sides of it; in parentheses is the least and the most of them. CPU is what the whole
 server took, user and system, for one request. Client and server share the machine: take the ratios, the numbers are
@@ -69,7 +73,7 @@ def written(results, **facts):
     if absent:
         lines = (f"- {title}{', ' if lane else ''}{lane}: {why}\n" for title, lane, why in absent)
         parts += ["\n## Not measured\n\n", *lines]
-    parts.append("\n## Figures\n")
+    parts += ["\n", MISSES.read_text(), "\n## Figures\n"]
     for result in results:
         if result.rounds:
             parts += figures(result)
