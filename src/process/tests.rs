@@ -336,6 +336,16 @@ fn an_exit_signal_ends_a_process_that_does_not_trap_unless_it_is_normal() {
 }
 
 #[test]
+fn a_normal_exit_signal_to_oneself_ends_a_process_that_does_not_trap() {
+    let (process, trapper) = (witness(), witness());
+    process.exit(process.pid(), Reason::Normal.into());
+    assert_eq!(process.why(), Some(Reason::Normal.into()));
+    trapper.trap_exit(true);
+    trapper.exit(trapper.pid(), Reason::Normal.into());
+    assert_eq!(exits(&trapper), [Reason::Normal]);
+}
+
+#[test]
 fn a_link_to_a_dead_process_is_its_exit_signal_with_noproc() {
     let (process, trapper, dead) = (witness(), witness(), witness());
     stop(&dead, Reason::Normal);

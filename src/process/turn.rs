@@ -81,7 +81,7 @@ impl<'a, S: GenServer> Turn<'a, S> {
             Signal::Exit { from, exit } => {
                 let death = match exit.reason {
                     Reason::Killed => Some(exit.clone()),
-                    Reason::Normal => None,
+                    Reason::Normal if from != self.process.pid() => None,
                     _ => (!traps).then(|| exit.clone()),
                 };
                 (Info::Exit { from, exit }, death)
