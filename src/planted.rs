@@ -22,6 +22,12 @@ pub enum Bug {
     DoubledEvent,
     /// A watcher is told of two events in the wrong order.
     ReorderedEvents,
+    /// A demonitor takes no monitor away.
+    DeafDemonitor,
+    /// A normal end travels over a link.
+    ContagiousNormal,
+    /// A process that traps exits traps a kill too.
+    TrappedKill,
 }
 
 /// Whether a bug strikes now. Where none is planted that is known to the compiler, which leaves the code for it out.
@@ -48,7 +54,7 @@ mod here {
     /// A bug that shows at once would be found by anyone: it strikes at each of so many occasions.
     const EVERY: usize = 20;
 
-    const ALL: [(&str, Bug); 9] = [
+    const ALL: [(&str, Bug); 12] = [
         ("stale-read", Bug::StaleRead),
         ("lost-put", Bug::LostPut),
         ("double-create", Bug::DoubleCreate),
@@ -58,6 +64,9 @@ mod here {
         ("dropped-event", Bug::DroppedEvent),
         ("doubled-event", Bug::DoubledEvent),
         ("reordered-events", Bug::ReorderedEvents),
+        ("deaf-demonitor", Bug::DeafDemonitor),
+        ("contagious-normal", Bug::ContagiousNormal),
+        ("trapped-kill", Bug::TrappedKill),
     ];
 
     /// 0 for none, else the bug's place in [`ALL`], from 1.

@@ -1,4 +1,7 @@
-//! Erlang's rules, one test each.
+//! Erlang's rules, one test each; and the cases of OTP's own suites, by their names there.
+
+mod gen_server_suite;
+mod monitor_suite;
 
 use std::{
     convert::Infallible,
@@ -210,32 +213,6 @@ fn demonitor_after_the_down(flush: Flush) -> (bool, usize) {
 fn a_demonitor_after_the_down_has_come_says_so_and_flush_takes_it_back() {
     assert_eq!(demonitor_after_the_down(Flush::No), (false, 1));
     assert_eq!(demonitor_after_the_down(Flush::Yes), (false, 0));
-}
-
-/// OTP's `remove_monitor`: 100 groups of 100.
-#[test]
-fn a_monitor_is_either_demonitored_or_fires_and_never_both_or_neither() {
-    for _ in 0..100 {
-        let (watcher, target) = (witness(), witness());
-        let monitors: Vec<Monitor> = (0..100).map(|_| watcher.monitor(&target)).collect();
-        let start = Barrier::new(2);
-        let removed: Vec<MonitorRef> = thread::scope(|scope| {
-            let demonitors = scope.spawn(|| {
-                start.wait();
-                let removed = monitors.iter().filter(|monitor| watcher.demonitor(monitor, Flush::No));
-                removed.map(|monitor| monitor.monitor).collect()
-            });
-            start.wait();
-            stop(&target, Reason::Normal);
-            demonitors.join().unwrap()
-        });
-        let mut answered: Vec<MonitorRef> = downs(&watcher).into_iter().map(|(monitor, _)| monitor).collect();
-        answered.extend(removed);
-        answered.sort();
-        let mut all: Vec<MonitorRef> = monitors.iter().map(|monitor| monitor.monitor).collect();
-        all.sort();
-        assert_eq!(answered, all);
-    }
 }
 
 #[test]

@@ -14,21 +14,31 @@
 //! cast. `hold` keeps a process in a handler, so that its mail waits, until `release`. B is a name, or `@` and a number: one
 //! of the buckets that were created, by its id. Numbers are taken modulo how many there are. `registrar` crashes it.
 
+use std::iter;
+
 use crate::random::Random;
 
 /// The registrar's supervisor bears so many, and Elixir's too.
 const REGISTRAR_CRASHES_MAX: usize = 3;
 
+/// So many slots have processes that trap exits from the beginning, so that there is somebody to hold.
+const TRAPPERS: u64 = 2;
+
 /// A script of so many lines.
 pub(crate) fn script(random: &mut Random, lines: usize) -> Vec<String> {
     let mut script = Script { random, crashes: 0 };
-    let mut all: Vec<String> = (0..5).map(|slot| format!("spawn p{slot}")).collect();
+    let mut all: Vec<String> = (0..5).flat_map(spawn).collect();
     all.extend(["client c0", "client c1", "create b0", "create b1"].map(String::from));
-    all.truncate(lines);
     while all.len() < lines {
-        all.push(script.line());
+        all.extend(script.lines());
     }
+    all.truncate(lines);
     all
+}
+
+fn spawn(slot: u64) -> Vec<String> {
+    let trap = (slot < TRAPPERS).then(|| format!("trap p{slot} on"));
+    iter::once(format!("spawn p{slot}")).chain(trap).collect()
 }
 
 struct Script<'a> {
@@ -37,56 +47,60 @@ struct Script<'a> {
 }
 
 impl Script<'_> {
-    fn line(&mut self) -> String {
-        if self.random.below(2) == 0 { self.of_processes() } else { self.of_buckets() }
+    fn lines(&mut self) -> Vec<String> {
+        match self.random.below(8) {
+            0 => spawn(self.random.below(5)),
+            1..4 => vec![self.of_processes()],
+            _ => vec![self.of_buckets()],
+        }
     }
 
     fn of_processes(&mut self) -> String {
         let (p, q) = (self.slot("p", 5), self.slot("p", 5));
+        let trapper = self.slot("p", TRAPPERS);
         let number = self.random.below(1_000);
         match self.random.below(100) {
-            0..10 => format!("spawn {p}"),
-            10..13 => format!("call {p}"),
-            13..18 => format!("note {p} {number}"),
-            18..23 => format!("stop {p} {}", self.reason()),
-            23..25 => format!("quit {p} {}", self.reason()),
-            25..28 => format!("crash {p} {}", self.words()),
-            28..31 => format!("fall {p} {}", self.words()),
-            31..39 => format!("exit {p} {q} {}", self.reason()),
-            39..46 => format!("trap {p} {}", self.one_of(&["on", "on", "off"])),
-            46..61 => format!("link {p} {q}"),
-            61..66 => format!("unlink {p} {q}"),
-            66..81 => format!("monitor {p} {q}"),
-            81..89 => format!("demonitor {number} {}", self.one_of(&["flush", "keep"])),
-            89..95 => format!("hold {p}"),
-            _ => format!("release {p}"),
+            0..2 => format!("call {p}"),
+            2..6 => format!("note {p} {number}"),
+            6..10 => format!("stop {p} {}", self.reason()),
+            10..12 => format!("quit {p} {}", self.reason()),
+            12..14 => format!("crash {p} {}", self.words()),
+            14..16 => format!("fall {p} {}", self.words()),
+            16..25 => format!("exit {p} {q} {}", self.reason()),
+            25..30 => format!("trap {p} {}", self.one_of(&["on", "off"])),
+            30..51 => format!("link {p} {q}"),
+            51..56 => format!("unlink {p} {q}"),
+            56..74 => format!("monitor {p} {q}"),
+            74..83 => format!("demonitor {number} {}", self.one_of(&["flush", "keep"])),
+            83..90 => format!("hold {trapper}"),
+            _ => format!("release {trapper}"),
         }
     }
 
     fn of_buckets(&mut self) -> String {
-        let (name, bucket, client) = (self.slot("b", 4), self.bucket(), self.slot("c", 3));
-        let (key, number) = (self.slot("k", 3), self.random.below(1_000));
+        let (name, bucket, client) = (self.slot("b", 3), self.bucket(), self.slot("c", 3));
+        let (key, number) = (self.slot("k", 2), self.random.below(1_000));
         match self.random.below(100) {
-            0..15 => format!("create {name}"),
-            15..18 => format!("lookup {bucket}"),
-            18..26 => format!("put {bucket} {key} {number}"),
-            26..31 => format!("get {bucket} {key}"),
-            31..35 => format!("delete {bucket} {key}"),
-            35..44 => format!("b.stop {bucket} {}", self.stop_reason()),
-            44..48 => format!("b.crash {bucket} {}", self.words()),
-            48..50 => "list".to_owned(),
-            50..60 => format!("watch {bucket}"),
-            60..63 => format!("unwatch {number}"),
-            63..66 if self.crashes < REGISTRAR_CRASHES_MAX => {
+            0..18 => format!("create {name}"),
+            18..20 => format!("lookup {bucket}"),
+            20..28 => format!("put {bucket} {key} {number}"),
+            28..32 => format!("get {bucket} {key}"),
+            32..35 => format!("delete {bucket} {key}"),
+            35..41 => format!("b.stop {bucket} {}", self.stop_reason()),
+            41..43 => format!("b.crash {bucket} {}", self.words()),
+            43..45 => "list".to_owned(),
+            45..53 => format!("watch {bucket}"),
+            53..56 => format!("unwatch {number}"),
+            56..58 if self.crashes < REGISTRAR_CRASHES_MAX => {
                 self.crashes += 1;
                 format!("registrar {}", self.words())
             }
-            63..71 => format!("client {client}"),
-            71..76 => format!("c.trap {client} {}", self.one_of(&["on", "on", "off"])),
-            76..90 => format!("c.link {client} {bucket} {}", self.one_of(&["must", "create", "create", "new"])),
-            90..93 => format!("c.unlink {client} {name}"),
-            93..96 => format!("c.links {client}"),
-            96..98 => format!("c.bye {client}"),
+            56..68 => format!("client {client}"),
+            68..72 => format!("c.trap {client} {}", self.one_of(&["on", "on", "off"])),
+            72..91 => format!("c.link {client} {bucket} {}", self.one_of(&["must", "create", "create", "new"])),
+            91..93 => format!("c.unlink {client} {name}"),
+            93..95 => format!("c.links {client}"),
+            95..97 => format!("c.bye {client}"),
             _ => format!("c.lose {client}"),
         }
     }
@@ -96,7 +110,7 @@ impl Script<'_> {
     }
 
     fn bucket(&mut self) -> String {
-        if self.random.below(4) == 0 { self.slot("@", 1_000) } else { self.slot("b", 4) }
+        if self.random.below(4) == 0 { self.slot("@", 1_000) } else { self.slot("b", 3) }
     }
 
     /// With this a crash of the harness's own is told from one of the script's: see `main`.
