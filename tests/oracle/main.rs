@@ -2,9 +2,9 @@
 //! modelled on; the traces must be equal. With the feature `planted-bugs` it also proves that it finds bugs.
 //!
 //! ```text
-//! cargo test --test oracle -- [SCRIPTS]                                     so many of 50 lines, else 2,000; prints PAIL_SEED
-//! cargo test --test oracle -- FILE                                          prints both traces of one script
-//! cargo test --test oracle --features planted-bugs -- planted [SCRIPTS]     each bug must be found within so many
+//! cargo test --test oracle -- [SCRIPTS]                            so many scripts, else 2,000; prints its PAIL_SEED
+//! cargo test --test oracle -- FILE                                 prints both traces of one script
+//! cargo test --test oracle --features planted-bugs -- planted      each bug must be found within 2,000
 //! ```
 
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a harness that can't go on says so and stops
@@ -35,9 +35,7 @@ fn main() -> ExitCode {
     let well = match *arguments {
         [] => agree(&mut beam, SCRIPTS),
         #[cfg(feature = "planted-bugs")]
-        ["planted"] => planted::all_are_found(&mut beam, SCRIPTS),
-        #[cfg(feature = "planted-bugs")]
-        ["planted", scripts] => planted::all_are_found(&mut beam, count(scripts).expect("how many scripts")),
+        ["planted"] => planted::all_are_found(&mut beam),
         [argument] if count(argument).is_some() => agree(&mut beam, count(argument).unwrap_or_default()),
         [file] => show(&mut beam, Path::new(file)),
         _ => panic!("see the top of main.rs for what it takes"),
@@ -112,22 +110,22 @@ fn show(beam: &mut Beam, file: &Path) -> bool {
 mod planted {
     use pail::planted::{Bug, plant};
 
-    use super::{Beam, agree, difference};
+    use super::{Beam, SCRIPTS, agree, difference};
 
     /// Whether there is no difference without a bug, and one with each.
-    pub(super) fn all_are_found(beam: &mut Beam, scripts: usize) -> bool {
+    pub(super) fn all_are_found(beam: &mut Beam) -> bool {
         let bugs = [Bug::DeafDemonitor, Bug::ContagiousNormal, Bug::TrappedKill];
         plant(None);
-        let sound = agree(beam, scripts.min(100));
+        let sound = agree(beam, 100);
         let found = bugs.map(|bug| {
             plant(Some(bug));
-            let difference = difference(beam, scripts);
+            let difference = difference(beam, SCRIPTS);
             match &difference {
                 Some(difference) => {
                     let (pail, beam) = difference.first();
                     println!("{bug:?} is found by script {}:\npail: {pail}\nOTP:  {beam}", difference.number);
                 }
-                None => println!("{bug:?} is not found by {scripts} scripts"),
+                None => println!("{bug:?} is not found by {SCRIPTS} scripts"),
             }
             difference.is_some()
         });

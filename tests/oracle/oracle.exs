@@ -107,7 +107,7 @@ defmodule Oracle do
     :ets.new(:names, [:named_table, :public])
     children = [{DynamicSupervisor, name: Oracle.Buckets}, Registrar]
     {:ok, supervisor} = Supervisor.start_link(children, strategy: :one_for_one)
-    {watcher, _} = start()
+    watcher = start()
     # Everything is known by the number of its birth; `slots` says who has a name of the script at present.
     world = %{
       supervisor: supervisor,
@@ -419,7 +419,7 @@ defmodule Oracle do
   ## Who is who
 
   defp begin(slot, world) do
-    {pid, _} = start()
+    pid = start()
     world = note(%{world | actors: world.actors ++ [pid], slots: Map.put(world.slots, slot, pid)}, pid)
     {label(pid, world), world}
   end
@@ -428,7 +428,7 @@ defmodule Oracle do
   defp start do
     {:ok, pid} = GenServer.start_link(Actor, nil)
     Process.unlink(pid)
-    {pid, Process.alive?(pid)}
+    pid
   end
 
   # Whose end is to be told of.
