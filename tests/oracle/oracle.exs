@@ -167,7 +167,7 @@ defmodule Oracle do
   end
 
   defp op(["demonitor", number, flush], world) do
-    with {owner, target, ref} <- nth(world.monitors, number),
+    with {owner, target, ref} <- nth(Enum.reverse(world.monitors), number),
          true <- Process.alive?(owner) do
       options = if flush == "flush", do: [:flush, :info], else: [:info]
       removed = ask(owner, fn -> Process.demonitor(ref, options) end, world)

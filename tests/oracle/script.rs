@@ -12,7 +12,8 @@
 //!
 //! P and C are slots, in which one process after the other lives. `quit` is a stop out of a handler, `fall` a crash in a
 //! cast. `hold` keeps a process in a handler, so that its mail waits, until `release`. B is a name, or `@` and a number: one
-//! of the buckets that were created, by its id. Numbers are taken modulo how many there are. `registrar` crashes it.
+//! of the buckets that were created, by its id. Numbers are taken modulo how many there are; of monitors 0 is the newest.
+//! `registrar` crashes it.
 
 use std::iter;
 
@@ -50,9 +51,26 @@ impl Script<'_> {
     fn lines(&mut self) -> Vec<String> {
         match self.random.below(8) {
             0 => spawn(self.random.below(5)),
+            1 if self.random.below(4) == 0 => self.of_one_who_is_held(),
             1..4 => vec![self.of_processes()],
             _ => vec![self.of_buckets()],
         }
+    }
+
+    /// Ties that are taken away while the death of the other end waits in the mailbox: by chance alone that is rare.
+    fn of_one_who_is_held(&mut self) -> Vec<String> {
+        let (held, other) = (self.slot("p", TRAPPERS), format!("p{}", TRAPPERS + self.random.below(5 - TRAPPERS)));
+        let mut lines = vec![format!("monitor {held} {other}"), format!("link {held} {other}"), format!("hold {held}")];
+        lines.push(format!("stop {other} {}", self.reason()));
+        for _ in 0..3 {
+            lines.push(match self.random.below(3) {
+                0 => format!("unlink {held} {other}"),
+                1 => format!("demonitor {} {}", self.random.below(2), self.one_of(&["flush", "keep"])),
+                _ => self.of_processes(),
+            });
+        }
+        lines.push(format!("release {held}"));
+        lines
     }
 
     fn of_processes(&mut self) -> String {

@@ -292,8 +292,8 @@ impl World {
     }
 
     fn demonitor(&mut self, number: &str, flush: &str) -> String {
-        let Some(place) = place(number, self.monitors.len()) else { return "none".to_owned() };
-        let (owner, target, monitor) = &self.monitors[place];
+        let Some(back) = place(number, self.monitors.len()) else { return "none".to_owned() };
+        let (owner, target, monitor) = &self.monitors[self.monitors.len() - 1 - back];
         if !self.lives(*owner) {
             return "noproc".to_owned();
         }
