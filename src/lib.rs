@@ -61,6 +61,8 @@ pub mod hooks;
 pub mod limits;
 pub mod link;
 pub mod name;
+#[allow(dead_code)] // each is used where a harness looks for it
+pub mod planted;
 pub mod process;
 pub mod registry;
 pub mod serve;

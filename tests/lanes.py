@@ -36,7 +36,7 @@ MARGIN_S = 3
 
 # An entry, and answers that no buffer of the kernel's takes in.
 VALUE_BYTES, UNREAD_BYTES = 100_000, 40 << 20
-FIRST_WORD_S, IDLE_S, NOT_READING_S, DRAIN_S = 10, 2, 30, 2
+FIRST_WORD_S, IDLE_S, KEEPALIVE_S, AGE_S, NOT_READING_S, DRAIN_S = 10, 2, 10 + 5, 1, 30, 2
 CROWD_SIZE, CONNECTIONS = 2_000, 10_000
 # Most of it are HTTP/2's buffers, which are resident whole because pail's memory is in huge pages.
 CONNECTION_BYTES_MAX = 48 << 10
@@ -129,6 +129,24 @@ def closes_what_is_idle(server):
     return closed, f"closed: {closed}"
 
 
+def pings_who_is_silent(server):
+    """A peer that answers no ping is gone, whatever its kernel says."""
+    client = connected(server)
+    client.sendall(PREFACE + frame(SETTINGS, 0, 0))
+    start = time.monotonic()
+    closed = is_closed(client, KEEPALIVE_S + MARGIN_S)
+    return closed, f"closed: {closed}, after {time.monotonic() - start:.1f} s"
+
+
+def has_its_clients_move(server):
+    """A connection ends at its age, also where a watch is open on it."""
+    client = Connection(server.address)
+    client.prepare(SERVICE + "Watch", m.framed(m.watch_bucket("lanes")))
+    client.send()
+    closed = is_closed(client.socket, AGE_S * 1.1 + MARGIN_S)
+    return closed, f"closed: {closed}"
+
+
 def cuts_who_does_not_read(server):
     """A peer that asks for much and goes on talking, but reads nothing, is cut, and its descriptor comes back."""
     before = descriptors(server.pid)
@@ -216,6 +234,8 @@ QUESTIONS = {
     has_room_for_a_crowd: (),
     lets_go_of_who_says_nothing: (),
     closes_what_is_idle: ("--connection-idle-max", f"{IDLE_S}s"),
+    pings_who_is_silent: (),
+    has_its_clients_move: ("--connection-age-max", f"{AGE_S}s"),
     cuts_who_does_not_read: (),
     ends_in_time: ("--drain-timeout", f"{DRAIN_S}s"),
     bounds_a_client_and_answers_it: (),

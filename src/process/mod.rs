@@ -302,8 +302,8 @@ impl<S: GenServer> Process<S> {
     }
 
     /// Sends an exit signal on behalf of `from`, as Erlang's `exit/2`: [`Reason::Killed`] ends the process whatever it traps;
-    /// any other reason is an [`Info::Exit`] where it traps exits, is nothing where it is [`Reason::Normal`], and ends it
-    /// otherwise.
+    /// any other reason is an [`Info::Exit`] where it traps exits, is nothing where it is [`Reason::Normal`] from another
+    /// process, and ends it otherwise.
     pub fn exit(&self, from: Pid, exit: Exit) {
         self.0.mailbox.signal(Signal::Exit { from, exit });
         turn::wake(Arc::clone(&self.0) as Arc<dyn Peer>);

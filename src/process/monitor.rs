@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{Exit, GenServer, Inner, Peer, Pid, Process, Reason, Signal, link::Bonds, turn, unique};
+use crate::planted::{Bug, strikes};
 
 /// Which monitor: unique among all of a program. Each monitor has its own, also two of one process.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -100,13 +101,16 @@ impl<S: GenServer> Process<S> {
         Monitor { monitor, target: Arc::downgrade(&target.peer()) }
     }
 
-    /// Takes a monitor of this process away. True: it was there, and no DOWN of it ever comes. False: its DOWN has come, and
-    /// unless it was handled already, `flush` says what becomes of it.
+    /// Takes a monitor that this process has set away. True: it was there, and no DOWN of it ever comes. False: its DOWN has
+    /// come, and unless it was handled already, `flush` says what becomes of it; or it is another process's, and stays.
     pub fn demonitor(&self, monitor: &Monitor, flush: Flush) -> bool {
         let Monitor { monitor, target } = monitor;
+        let me = Arc::downgrade(&self.peer());
         let removed = target.upgrade().is_some_and(|target| match &mut *target.bonds().lock() {
+            Bonds::Alive { .. } if strikes(Bug::DeafDemonitor) => true,
             Bonds::Alive { watchers, .. } => {
-                let index = watchers.iter().position(|watcher| watcher.monitor == *monitor);
+                let mine = |watcher: &Watcher| watcher.monitor == *monitor && Weak::ptr_eq(&watcher.process, &me);
+                let index = watchers.iter().position(mine);
                 index.map(|index| watchers.swap_remove(index)).is_some()
             }
             Bonds::Dead(_) => false,

@@ -1,4 +1,7 @@
-//! Erlang's rules, one test each.
+//! Erlang's rules, one test each; and the cases of OTP's own suites, by their names there.
+
+mod gen_server_suite;
+mod monitor_suite;
 
 use std::{
     convert::Infallible,
@@ -212,32 +215,6 @@ fn a_demonitor_after_the_down_has_come_says_so_and_flush_takes_it_back() {
     assert_eq!(demonitor_after_the_down(Flush::Yes), (false, 0));
 }
 
-/// OTP's `remove_monitor`: 100 groups of 100.
-#[test]
-fn a_monitor_is_either_demonitored_or_fires_and_never_both_or_neither() {
-    for _ in 0..100 {
-        let (watcher, target) = (witness(), witness());
-        let monitors: Vec<Monitor> = (0..100).map(|_| watcher.monitor(&target)).collect();
-        let start = Barrier::new(2);
-        let removed: Vec<MonitorRef> = thread::scope(|scope| {
-            let demonitors = scope.spawn(|| {
-                start.wait();
-                let removed = monitors.iter().filter(|monitor| watcher.demonitor(monitor, Flush::No));
-                removed.map(|monitor| monitor.monitor).collect()
-            });
-            start.wait();
-            stop(&target, Reason::Normal);
-            demonitors.join().unwrap()
-        });
-        let mut answered: Vec<MonitorRef> = downs(&watcher).into_iter().map(|(monitor, _)| monitor).collect();
-        answered.extend(removed);
-        answered.sort();
-        let mut all: Vec<MonitorRef> = monitors.iter().map(|monitor| monitor.monitor).collect();
-        all.sort();
-        assert_eq!(answered, all);
-    }
-}
-
 #[test]
 fn who_finds_a_process_dead_and_asks_its_watcher_finds_that_it_knows() {
     for _ in 0..1_000 {
@@ -333,6 +310,16 @@ fn an_exit_signal_ends_a_process_that_does_not_trap_unless_it_is_normal() {
     assert!(process.is_alive());
     process.exit(sender.pid(), Exit::new(Reason::Shutdown, "go"));
     assert_eq!(process.why(), Some(Exit::new(Reason::Shutdown, "go")));
+}
+
+#[test]
+fn a_normal_exit_signal_to_oneself_ends_a_process_that_does_not_trap() {
+    let (process, trapper) = (witness(), witness());
+    process.exit(process.pid(), Reason::Normal.into());
+    assert_eq!(process.why(), Some(Reason::Normal.into()));
+    trapper.trap_exit(true);
+    trapper.exit(trapper.pid(), Reason::Normal.into());
+    assert_eq!(exits(&trapper), [Reason::Normal]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::{
 use parking_lot::MutexGuard;
 
 use super::{CallError, Context, Exit, GenServer, Info, Peer, Process, Reason, Signal, mailbox::Message};
+use crate::planted::{Bug, strikes};
 
 thread_local! {
     /// Turns that this thread is in the middle of, or 1 while it wakes others.
@@ -80,14 +81,15 @@ impl<'a, S: GenServer> Turn<'a, S> {
             Signal::Down(down) => (Info::Down(down), None),
             Signal::Exit { from, exit } => {
                 let death = match exit.reason {
-                    Reason::Killed => Some(exit.clone()),
-                    Reason::Normal => None,
+                    Reason::Killed if !(traps && strikes(Bug::TrappedKill)) => Some(exit.clone()),
+                    Reason::Normal if from != self.process.pid() => None,
                     _ => (!traps).then(|| exit.clone()),
                 };
                 (Info::Exit { from, exit }, death)
             }
             Signal::LinkExit { from, name, exit } => {
-                let death = (!traps && exit.reason != Reason::Normal).then(|| exit.over_link(&name));
+                let travels = exit.reason != Reason::Normal || strikes(Bug::ContagiousNormal);
+                let death = (!traps && travels).then(|| exit.over_link(&name));
                 (Info::Exit { from, exit }, death)
             }
         };

@@ -1,5 +1,7 @@
 //! What the registry promises, and a death, step by step.
 
+mod otp;
+
 use std::{
     sync::Barrier,
     thread::{self, sleep},

@@ -1,0 +1,74 @@
+//! Bugs planted on purpose. A harness that looks for bugs is believed once it has found these: it is run against each, and
+//! must fail. No release build has them: see the feature `planted-bugs`.
+
+/// What may be planted. The names in `PAIL_PLANT` are those of the variants, in kebab case.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Bug {
+    /// A demonitor takes no monitor away.
+    DeafDemonitor,
+    /// A normal end travels over a link.
+    ContagiousNormal,
+    /// A process that traps exits traps a kill too.
+    TrappedKill,
+}
+
+/// Whether a bug strikes now. Where none is planted that is known to the compiler, which leaves the code for it out.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub(crate) const fn strikes(_: Bug) -> bool {
+    false
+}
+
+#[cfg(feature = "planted-bugs")]
+pub use self::here::plant;
+#[cfg(feature = "planted-bugs")]
+pub(crate) use self::here::strikes;
+
+#[cfg(feature = "planted-bugs")]
+mod here {
+    use std::sync::{
+        Once,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    };
+
+    use super::Bug;
+
+    /// A bug that shows at once would be found by anyone: it strikes at each of so many occasions.
+    const EVERY: usize = 20;
+
+    const ALL: [(&str, Bug); 3] = [
+        ("deaf-demonitor", Bug::DeafDemonitor),
+        ("contagious-normal", Bug::ContagiousNormal),
+        ("trapped-kill", Bug::TrappedKill),
+    ];
+
+    /// 0 for none, else the bug's place in [`ALL`], from 1.
+    static PLANTED: AtomicUsize = AtomicUsize::new(0);
+    static OCCASIONS: AtomicUsize = AtomicUsize::new(0);
+
+    /// Plants a bug in this process, in place of the one that is there; `None` for none.
+    pub fn plant(bug: Option<Bug>) {
+        from_environment();
+        let place = bug.and_then(|bug| ALL.iter().position(|(_, each)| *each == bug));
+        PLANTED.store(place.map_or(0, |place| place + 1), Relaxed);
+        OCCASIONS.store(0, Relaxed);
+    }
+
+    pub(crate) fn strikes(bug: Bug) -> bool {
+        from_environment();
+        let planted = PLANTED.load(Relaxed).checked_sub(1);
+        planted.is_some_and(|place| ALL[place].1 == bug) && OCCASIONS.fetch_add(1, Relaxed) % EVERY == EVERY - 1
+    }
+
+    fn from_environment() {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            let Ok(name) = std::env::var("PAIL_PLANT") else { return };
+            let Some(place) = ALL.iter().position(|(each, _)| *each == name) else {
+                let names = ALL.map(|(name, _)| name).join(", ");
+                panic!("PAIL_PLANT is {name:?}, and there is {names}");
+            };
+            PLANTED.store(place + 1, Relaxed);
+        });
+    }
+}
