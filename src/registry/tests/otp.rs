@@ -9,7 +9,7 @@ fn monitor(registry: &Registry, target: Target<'_>, inbox: &Arc<Inbox>) -> Optio
 fn reasons(registry: &Registry, inbox: &Inbox) -> Vec<Reason> {
     registry.deliver();
     let reason = |event: &Event| match &event.kind {
-        EventKind::Down { exit, .. } => exit.reason,
+        EventKind::Down(death) => death.exit.reason,
         EventKind::Created => panic!("a monitor tells of no creation"),
     };
     inbox.take(10, 10_000).0.iter().map(|(_, event)| reason(event)).collect()
