@@ -15,9 +15,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let set = PathBuf::from(env::var("OUT_DIR")?).join("pail_descriptor.bin");
     fs::write(set, files.encode_to_vec())?;
 
-    tonic_prost_build::configure()
-        .extern_path(".google.rpc.Status", "::tonic_types::Status")
-        .codec_path("crate::service::codec::Codec")
+    let configured = || {
+        tonic_prost_build::configure()
+            .extern_path(".google.rpc.Status", "::tonic_types::Status")
+            .codec_path("crate::service::codec::Codec")
+    };
+    configured().build_server(false).compile_fds(files.clone())?;
+
+    // The server's half has the same messages, but for one that it writes in its own way.
+    let servers = PathBuf::from(env::var("OUT_DIR")?).join("servers");
+    fs::create_dir_all(&servers)?;
+    configured()
+        .build_client(false)
+        .extern_path(".pail.v1", "crate::pb")
+        .extern_path(".pail.v1.WatchResponse", "crate::service::wire::WatchResponse")
+        .extern_path(".grpc.health.v1", "crate::pb::health")
+        .out_dir(servers)
         .compile_fds(files)?;
     Ok(())
 }

@@ -78,11 +78,13 @@ pub mod watch;
 #[allow(missing_docs, unreachable_pub, missing_debug_implementations, clippy::all, clippy::pedantic)]
 pub mod pb {
     tonic::include_proto!("pail.v1");
+    include!(concat!(env!("OUT_DIR"), "/servers/pail.v1.rs"));
 
     /// Everything in `proto/` with its imports, as reflection serves it.
     pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pail_descriptor.bin"));
 
     pub mod health {
         tonic::include_proto!("grpc.health.v1");
+        include!(concat!(env!("OUT_DIR"), "/servers/grpc.health.v1.rs"));
     }
 }

@@ -16,7 +16,7 @@ use std::{
     fmt, mem,
     ops::Range,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::Context,
@@ -50,6 +50,8 @@ pub struct Change {
     pub kind: ChangeKind,
     /// The next change is of the same call, which nobody is to see the middle of.
     pub more: bool,
+    /// Its form on the wire, once somebody has told of it, for the next one who does.
+    pub(crate) wire: OnceLock<Box<[u8]>>,
 }
 
 /// What became of an entry.
@@ -69,15 +71,32 @@ pub enum ChangeKind {
 }
 
 impl Change {
-    /// What it costs to keep, about; and more than it has on the wire.
+    /// Whether the entry is there now.
+    pub(crate) fn is_put(&self) -> bool {
+        matches!(self.kind, ChangeKind::Put { .. })
+    }
+
+    /// More than it has on the wire.
     pub(crate) fn bytes(&self) -> usize {
+        FIXED_BYTES + self.text_bytes()
+    }
+
+    /// What it costs to keep, about, its form on the wire included: it is kept for those who are told of it.
+    fn kept_bytes(&self) -> usize {
+        mem::size_of::<Self>() + 2 * mem::size_of::<usize>() + FIXED_BYTES + 2 * self.text_bytes()
+    }
+
+    fn text_bytes(&self) -> usize {
         let value = match &self.kind {
             ChangeKind::Put { value, .. } => value.heap_bytes(),
             ChangeKind::Deleted | ChangeKind::Expired => 0,
         };
-        mem::size_of::<Self>() + 2 * mem::size_of::<usize>() + self.name.len() + self.key.len() + value
+        self.name.len() + self.key.len() + value
     }
 }
+
+/// More than a change has on the wire besides its texts: tags, lengths, a ref, an id, a version, a time.
+const FIXED_BYTES: usize = 96;
 
 /// The place of a change in the ring: how many were appended before it.
 pub type Position = u64;
@@ -203,7 +222,7 @@ impl Ring {
                 return;
             }
             for change in call {
-                changes.bytes += change.bytes();
+                changes.bytes += change.kept_bytes();
                 changes.queue.push_back(change);
                 // The newest is kept whatever its size.
                 while changes.bytes > self.bytes_max && changes.queue.len() > 1 {
@@ -212,7 +231,7 @@ impl Ring {
                         let position = changes.first;
                         changes.lost.add(&oldest.name, position);
                     }
-                    changes.bytes -= oldest.bytes();
+                    changes.bytes -= oldest.kept_bytes();
                     changes.first += 1;
                     outdated.push(oldest);
                 }

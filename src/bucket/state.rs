@@ -4,7 +4,11 @@
 //! What a change frees is given back when the whole call has succeeded: so what must be put back after a failure always
 //! has its room.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{Arc, OnceLock},
+};
 
 use super::{
     Change, ChangeKind, Entry, Env, Error, Identity, Position, Scan, ScanPage, Summary, Values, cost, times::Times,
@@ -159,7 +163,15 @@ impl Bucket {
     fn note(&mut self, key: &str, kind: impl FnOnce() -> ChangeKind) {
         let Some(record) = &mut self.record else { return };
         let (name, key) = (Arc::clone(&record.name), key.into());
-        record.changes.push(Change { name, id: record.id, key, version: self.version, kind: kind(), more: false });
+        record.changes.push(Change {
+            name,
+            id: record.id,
+            key,
+            version: self.version,
+            kind: kind(),
+            more: false,
+            wire: OnceLock::new(),
+        });
     }
 
     /// Tells those who watch, gives back what was freed, and has the alarm go off no later than what is due first.

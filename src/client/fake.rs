@@ -21,7 +21,10 @@ use crate::{
     },
     registry::Registry,
     server,
-    service::status::{Failure, Reason},
+    service::{
+        status::{Failure, Reason},
+        wire,
+    },
 };
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -69,7 +72,7 @@ fn bucket(name: &str, (id, entries): &(u64, BTreeMap<String, Entry>)) -> Bucket 
 #[tonic::async_trait]
 impl BucketService for Fake {
     type PipelineStream = Answers<PipelineResponse>;
-    type WatchStream = Answers<WatchResponse>;
+    type WatchStream = Answers<wire::WatchResponse>;
     type LinkStream = Answers<LinkResponse>;
 
     async fn create(&self, request: Request<CreateRequest>) -> Answer<CreateResponse> {
@@ -153,7 +156,7 @@ impl BucketService for Fake {
     /// NOPROC for each name, and the end; for a prefix, one bucket and then the drain.
     async fn watch(&self, request: Request<WatchRequest>) -> Answer<Self::WatchStream> {
         let WatchRequest { buckets, prefix, .. } = request.into_inner();
-        let answer = |response| Ok(WatchResponse { revision: 5, response: Some(response) });
+        let answer = |response| Ok(WatchResponse { revision: 5, response: Some(response) }.into());
         let event = |event| Event { event: Some(event) };
         let started = watch::Response::Started(WatchStarted { registry_id: "r".into(), monitors: Vec::new() });
         let mut answers = vec![answer(started)];

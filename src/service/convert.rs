@@ -4,9 +4,15 @@ use std::time::Duration;
 
 use prost_types::Timestamp;
 
-use super::status::{Failure, Reason, quoted};
+use super::{
+    status::{Failure, Reason, quoted},
+    wire,
+};
 use crate::{
-    bucket,
+    bucket::{
+        self,
+        ring::{Change, ChangeKind},
+    },
     budget::OverBudget,
     limits::{Limits, TTL_MIN},
     link, name, pb, process,
@@ -116,21 +122,22 @@ fn to_reason(reason: process::Reason) -> pb::Reason {
     }
 }
 
-pub(super) fn to_watch_response(response: watch::Response, registry: &Registry) -> pb::WatchResponse {
+pub(super) fn to_watch_response(response: watch::Response, registry: &Registry) -> wire::WatchResponse {
     use pb::watch_response::Response;
     let revision = response.revision.map_or(0, name::Revision::get);
     let response = match response.update {
         watch::Update::Started { registry_id, monitors } => {
             Response::Started(pb::WatchStarted { registry_id, monitors: monitors.iter().map(to_monitor).collect() })
         }
-        watch::Update::Events(notices) => Response::Events(pb::WatchEvents {
-            events: notices.into_iter().map(|notice| to_event(notice, registry)).collect(),
-        }),
+        watch::Update::Events(notices) => {
+            let events = notices.into_iter().map(|notice| to_event(notice, registry)).collect();
+            return wire::WatchResponse::Events { revision, events };
+        }
         watch::Update::Synced => Response::Synced(pb::WatchSynced {}),
         watch::Update::Heartbeat => Response::Heartbeat(pb::WatchHeartbeat {}),
         watch::Update::Draining => Response::Draining(pb::WatchDraining {}),
     };
-    pb::WatchResponse { revision, response: Some(response) }
+    pb::WatchResponse { revision, response: Some(response) }.into()
 }
 
 /// A linked bucket that has ended.
@@ -151,19 +158,22 @@ fn to_monitor(set: &watch::Monitored) -> pb::Monitor {
     }
 }
 
-fn to_event(notice: watch::Notice, registry: &Registry) -> pb::Event {
+fn to_event(notice: watch::Notice, registry: &Registry) -> wire::Event {
     use pb::event::Event;
     let r#ref = notice.monitor.map_or(0, process::MonitorRef::get);
-    let bucket = notice.name.to_string();
     let bucket_id = notice.id.unwrap_or_default();
+    let bucket = || notice.name.to_string();
     let event = match notice.kind {
+        watch::NoticeKind::Changed(change) => {
+            return wire::Event::change(r#ref, change, |change| to_change(change, registry));
+        }
         watch::NoticeKind::Created { at, initial } => {
             let (revision, time) = (at.revision.get(), Some(timestamp(at.time)));
-            Event::Created(pb::CreatedEvent { r#ref, bucket, bucket_id, revision, time, initial })
+            Event::Created(pb::CreatedEvent { r#ref, bucket: bucket(), bucket_id, revision, time, initial })
         }
         watch::NoticeKind::Down { at, exit, version } => Event::Down(pb::DownEvent {
             r#ref,
-            bucket,
+            bucket: bucket(),
             bucket_id,
             reason: to_reason(exit.reason).into(),
             detail: exit.detail().to_owned(),
@@ -173,14 +183,32 @@ fn to_event(notice: watch::Notice, registry: &Registry) -> pb::Event {
         }),
         watch::NoticeKind::Put { entry, initial } => {
             let entry = Some(to_entry(entry, registry));
-            Event::Put(pb::PutEvent { r#ref, bucket, bucket_id, entry, initial })
+            Event::Put(pb::PutEvent { r#ref, bucket: bucket(), bucket_id, entry, initial })
         }
         watch::NoticeKind::Deleted { key, version, expired } => {
             let (key, version) = (key.into_string(), version.0);
-            Event::Deleted(pb::DeletedEvent { r#ref, bucket, bucket_id, key, version, expired })
+            Event::Deleted(pb::DeletedEvent { r#ref, bucket: bucket(), bucket_id, key, version, expired })
         }
     };
-    pb::Event { event: Some(event) }
+    wire::Event::Own(pb::Event { event: Some(event) })
+}
+
+/// A change of an entry, with no ref.
+fn to_change(change: &Change, registry: &Registry) -> pb::event::Event {
+    use pb::event::Event;
+    let (bucket, bucket_id, key, version) =
+        (change.name.to_string(), change.id.get(), change.key.to_string(), change.version.0);
+    match &change.kind {
+        ChangeKind::Put { value, due } => {
+            let expire_time = registry.wall(*due).map(timestamp);
+            let entry = pb::Entry { key, value: Some(to_value(value.clone())), version, expire_time };
+            Event::Put(pb::PutEvent { r#ref: 0, bucket, bucket_id, entry: Some(entry), initial: false })
+        }
+        kind => {
+            let expired = matches!(kind, ChangeKind::Expired);
+            Event::Deleted(pb::DeletedEvent { r#ref: 0, bucket, bucket_id, key, version, expired })
+        }
+    }
 }
 
 /// What a request was about, for the words and the facts of its errors.

@@ -13,6 +13,7 @@ pub mod status;
 pub mod streams;
 mod transact;
 mod watch;
+pub mod wire;
 
 use std::sync::Arc;
 

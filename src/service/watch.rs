@@ -16,6 +16,7 @@ use super::{
     convert::{Subject, duration, to_watch_response},
     status::{Failure, Reason},
     streams::Permit,
+    wire,
 };
 use crate::{
     bucket::Values,
@@ -173,7 +174,7 @@ pub struct WatchStream {
 }
 
 impl Stream for WatchStream {
-    type Item = Result<pb::WatchResponse, Status>;
+    type Item = Result<wire::WatchResponse, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();

@@ -8,7 +8,7 @@ use std::{mem, sync::Arc};
 
 use super::{
     Entries, Error, NoticeKind,
-    outbox::{Batch, Happening, Refs, What},
+    outbox::{Batch, Happening, Refs},
 };
 use crate::{
     bucket::{
@@ -171,7 +171,7 @@ impl Telling {
                 refs: self.refs.clone(),
                 name: Arc::clone(&identity.name),
                 id: Some(identity.id.get()),
-                what: What::Kind(NoticeKind::Put { entry, initial: true }),
+                what: NoticeKind::Put { entry, initial: true },
             });
         }
         !more

@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::outbox::{Happening, Refs, What};
+use super::outbox::{Happening, Refs};
 use crate::{
-    bucket::{Entry, Values, ring::ChangeKind},
+    bucket::{
+        Entry, Values,
+        ring::{Change, ChangeKind},
+    },
     name::{BucketId, Revision, Version},
     process::{Exit, MonitorRef},
     registry::{Event, EventKind},
@@ -53,11 +56,11 @@ impl From<Kinds<'_>> for Wanted {
 impl Wanted {
     pub(super) fn admits(self, happening: &Happening) -> bool {
         match &happening.what {
-            What::Kind(NoticeKind::Created { .. }) => self.created,
-            What::Kind(NoticeKind::Down { .. }) => self.down,
-            What::Kind(NoticeKind::Put { .. }) => self.put,
-            What::Kind(NoticeKind::Deleted { .. }) => self.deleted,
-            What::Change(change) => match change.kind {
+            NoticeKind::Created { .. } => self.created,
+            NoticeKind::Down { .. } => self.down,
+            NoticeKind::Put { .. } => self.put,
+            NoticeKind::Deleted { .. } => self.deleted,
+            NoticeKind::Changed(change) => match change.kind {
                 ChangeKind::Put { .. } => self.put,
                 ChangeKind::Deleted | ChangeKind::Expired => self.deleted,
             },
@@ -154,7 +157,9 @@ pub enum NoticeKind {
         /// It was there as the watch began.
         initial: bool,
     },
-    /// An entry is gone.
+    /// An entry has changed while it was watched: as the ring keeps it, for all who are told of it.
+    Changed(Arc<Change>),
+    /// An entry is gone; of a watch that leaves values out, or as it begins.
     Deleted {
         /// Its key.
         key: Box<str>,
@@ -172,6 +177,6 @@ impl Happening {
             EventKind::Created => NoticeKind::Created { at, initial: false },
             EventKind::Down(death) => NoticeKind::Down { at, exit: death.exit.clone(), version: death.version },
         };
-        Self { refs, name: Arc::clone(&event.name), id: Some(event.id.get()), what: What::Kind(kind) }
+        Self { refs, name: Arc::clone(&event.name), id: Some(event.id.get()), what: kind }
     }
 }

@@ -17,7 +17,7 @@ use std::{
 use super::{
     At, BeginError, End, Entries, Initial, Monitored, News, NoticeKind, Progress, Seat,
     entries::{Moment, Reader, Telling},
-    outbox::{Batch, Happening, Refs, What},
+    outbox::{Batch, Happening, Refs},
     scope::Scope,
     snapshot::{Snapshot, SnapshotOf},
 };
@@ -238,7 +238,7 @@ impl HistoryWatch {
             if snapshot.of == SnapshotOf::Buckets && !self.scope.is_mentioned(&name) {
                 let at = At { revision: page.before.revision, time: self.seat.registry.clock().wall() };
                 let kind = NoticeKind::Down { at, exit: Reason::NoProc.into(), version: Version::default() };
-                batch.push(Happening { refs: self.scope.refs(&name), name, id: None, what: What::Kind(kind) });
+                batch.push(Happening { refs: self.scope.refs(&name), name, id: None, what: kind });
             }
         }
         snapshot.after = page.last.take().or(snapshot.after.take());
@@ -371,7 +371,7 @@ impl HistoryWatch {
 fn alive(bucket: &Process<Bucket>, refs: Refs) -> Happening {
     let identity = bucket.identity();
     let at = At { revision: identity.id.into(), time: identity.created_at.into() };
-    let what = What::Kind(NoticeKind::Created { at, initial: true });
+    let what = NoticeKind::Created { at, initial: true };
     Happening { refs, name: Arc::clone(&identity.name), id: Some(identity.id.get()), what }
 }
 
@@ -382,6 +382,6 @@ fn was_alive(death: &Event, refs: Refs) -> Happening {
         EventKind::Created => death.time,
     };
     let at = At { revision: death.id.into(), time: time.into() };
-    let what = What::Kind(NoticeKind::Created { at, initial: true });
+    let what = NoticeKind::Created { at, initial: true };
     Happening { refs, name: Arc::clone(&death.name), id: Some(death.id.get()), what }
 }

@@ -18,7 +18,7 @@ use smallvec::smallvec;
 use super::{
     At, End, Entries, Monitored, News, NoticeKind, Progress, Seat,
     entries::{Reader, Telling},
-    outbox::{Batch, Happening, Refs, What},
+    outbox::{Batch, Happening, Refs},
 };
 use crate::{
     bucket::ring::{Change, Overrun, Position, Scope},
@@ -159,7 +159,7 @@ impl NamesWatch {
             refs: smallvec![Some(set.monitor)],
             name: Arc::clone(&monitored.name),
             id: set.target.id,
-            what: What::Kind(NoticeKind::Down { at, exit: Reason::NoProc.into(), version: Version::default() }),
+            what: NoticeKind::Down { at, exit: Reason::NoProc.into(), version: Version::default() },
         };
         self.fired.push((set.revision, happening));
     }

@@ -24,48 +24,39 @@ pub(super) struct Happening {
     pub(super) refs: Refs,
     pub(super) name: Arc<str>,
     pub(super) id: Option<u64>,
-    pub(super) what: What,
-}
-
-#[derive(Debug)]
-pub(super) enum What {
-    Kind(NoticeKind),
-    /// Its value is copied no earlier than it is sent.
-    Change(Arc<Change>),
+    pub(super) what: NoticeKind,
 }
 
 impl Happening {
     pub(super) fn change(change: Arc<Change>, refs: Refs) -> Self {
-        Self { refs, name: Arc::clone(&change.name), id: Some(change.id.get()), what: What::Change(change) }
+        Self { refs, name: Arc::clone(&change.name), id: Some(change.id.get()), what: NoticeKind::Changed(change) }
     }
 
     /// Bytes of one of its notices, at least as many as it will have on the wire.
     fn bytes(&self) -> usize {
         const FIXED: usize = 96;
         match &self.what {
-            What::Change(change) => change.bytes(),
-            What::Kind(NoticeKind::Created { .. }) => FIXED + self.name.len(),
-            What::Kind(NoticeKind::Down { exit, .. }) => FIXED + self.name.len() + exit.detail().len(),
-            What::Kind(NoticeKind::Put { entry, .. }) => {
+            NoticeKind::Changed(change) => change.bytes(),
+            NoticeKind::Created { .. } => FIXED + self.name.len(),
+            NoticeKind::Down { exit, .. } => FIXED + self.name.len() + exit.detail().len(),
+            NoticeKind::Put { entry, .. } => {
                 let value = entry.value.as_ref().map_or(0, Value::heap_bytes);
                 FIXED + self.name.len() + entry.key.len() + value
             }
-            What::Kind(NoticeKind::Deleted { key, .. }) => FIXED + self.name.len() + key.len(),
+            NoticeKind::Deleted { key, .. } => FIXED + self.name.len() + key.len(),
         }
     }
 
     /// Whether nobody is to see it without the next.
     fn more(&self) -> bool {
-        matches!(&self.what, What::Change(change) if change.more)
+        matches!(&self.what, NoticeKind::Changed(change) if change.more)
     }
 
     fn notice(&self, monitor: Option<MonitorRef>, values: Values) -> Notice {
         let kind = match &self.what {
-            What::Kind(kind) => kind.clone(),
-            What::Change(change) => match &change.kind {
-                ChangeKind::Put { value, due } => {
-                    let value = (values == Values::Included).then(|| value.clone());
-                    let entry = Entry { key: change.key.clone(), value, version: change.version, due: *due };
+            NoticeKind::Changed(change) if values == Values::LeftOut => match &change.kind {
+                ChangeKind::Put { due, .. } => {
+                    let entry = Entry { key: change.key.clone(), value: None, version: change.version, due: *due };
                     NoticeKind::Put { entry, initial: false }
                 }
                 kind => NoticeKind::Deleted {
@@ -74,6 +65,7 @@ impl Happening {
                     expired: matches!(kind, ChangeKind::Expired),
                 },
             },
+            kind => kind.clone(),
         };
         Notice { monitor, name: Arc::clone(&self.name), id: self.id, kind }
     }
@@ -182,6 +174,8 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use smallvec::smallvec;
 
     use super::*;
@@ -201,6 +195,7 @@ mod tests {
                 version: Version(version),
                 kind: ChangeKind::Put { value, due: Due::NEVER },
                 more: version < count,
+                wire: OnceLock::new(),
             };
             Happening::change(Arc::new(change), smallvec![None])
         })

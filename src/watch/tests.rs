@@ -11,7 +11,7 @@ use std::{
 
 use super::*;
 use crate::{
-    bucket::Begin,
+    bucket::{Begin, ring::ChangeKind},
     clock::ManualClock,
     limits::{Limits, SNAPSHOT_PAGE_NAMES, WATCH_BATCH_EVENTS},
     name::{BucketId, BucketName},
@@ -81,6 +81,11 @@ fn poll(watch: &mut Watch) -> Poll<Option<Result<Response, End>>> {
 fn said(notice: Notice) -> Said {
     let (name, id) = (notice.name.to_string(), notice.id.unwrap_or(0));
     match notice.kind {
+        NoticeKind::Changed(change) => match &change.kind {
+            ChangeKind::Put { .. } => Said::Put(name, (&*change.key).into(), change.version.0),
+            ChangeKind::Deleted => Said::Deleted(name, (&*change.key).into(), change.version.0),
+            ChangeKind::Expired => Said::Expired(name, (&*change.key).into(), change.version.0),
+        },
         NoticeKind::Created { initial: true, .. } => Said::Initial(name, id),
         NoticeKind::Created { initial: false, .. } => Said::Created(name, id),
         NoticeKind::Down { exit, .. } => Said::Down(name, id, exit.reason),

@@ -31,7 +31,7 @@ use crate::{
         bucket_service_client::BucketServiceClient,
         bucket_service_server::{BucketService, BucketServiceServer},
     },
-    service::streams,
+    service::{streams, wire},
 };
 
 /// Waits, but not for ever.
@@ -147,12 +147,12 @@ impl BucketService for Buckets {
         Ok(Response::new(pb::CreateResponse::default()))
     }
 
-    type WatchStream = Responses<pb::WatchResponse>;
+    type WatchStream = Responses<wire::WatchResponse>;
 
     async fn watch(&self, request: tonic::Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         assert!(request.extensions().get::<streams::Connection>().is_some(), "a long stream names its connection");
         let stage = Arc::clone(&self.0);
-        let first = stream::iter([Ok(pb::WatchResponse::default())]);
+        let first = stream::iter([Ok(wire::WatchResponse::default())]);
         let rest: Self::WatchStream = match request.into_inner().prefix() {
             "panic" => Box::pin(stream::once(async move {
                 stage.wait().await;
@@ -160,7 +160,7 @@ impl BucketService for Buckets {
             })),
             "wait" => Box::pin(stream::once(async move {
                 stage.wait().await;
-                Ok(pb::WatchResponse::default())
+                Ok(wire::WatchResponse::default())
             })),
             "drain" => Box::pin(stream::once(async move {
                 drop(stage.drained.subscribe().wait_for(|drained| *drained).await);

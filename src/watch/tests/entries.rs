@@ -435,7 +435,7 @@ fn a_name_that_is_followed_very_often_is_told_of_in_responses_that_clients_accep
     let mut notices = 0;
     while let Poll::Ready(Some(Ok(Response { update: Update::Events(some), revision }))) = poll(&mut watch) {
         let bytes: usize =
-            some.iter().map(|notice| matches!(notice.kind, NoticeKind::Put { .. }) as usize * 1_024).sum();
+            some.iter().map(|notice| matches!(notice.kind, NoticeKind::Changed(_)) as usize * 1_024).sum();
         assert!(bytes < 256 << 10);
         notices += some.len();
         assert_eq!(revision > before, notices == 4_000, "all of it, or the revision before");
