@@ -44,7 +44,7 @@
 //!
 //! let told = watch.filter_map(|response| async { response.ok() }).collect::<Vec<_>>().now_or_never();
 //! let Update::Events(events) = &told.expect("its one monitor has fired")[2].update else { panic!("no event") };
-//! assert!(matches!(&events[0].kind, NoticeKind::Down { exit, .. } if exit.detail() == "enough milk"));
+//! assert!(matches!(&events[0].kind, NoticeKind::Happened(event) if event.exit().unwrap().detail() == "enough milk"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

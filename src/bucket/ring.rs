@@ -16,13 +16,14 @@ use std::{
     fmt, mem,
     ops::Range,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::Context,
 };
 
 use futures_util::task::AtomicWaker;
+use once_cell::race::OnceBox;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
@@ -51,7 +52,7 @@ pub struct Change {
     /// The next change is of the same call, which nobody is to see the middle of.
     pub more: bool,
     /// Its form on the wire, once somebody has told of it, for the next one who does.
-    pub(crate) wire: OnceLock<Box<[u8]>>,
+    pub(crate) wire: OnceBox<Box<[u8]>>,
 }
 
 /// What became of an entry.

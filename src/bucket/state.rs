@@ -4,11 +4,9 @@
 //! What a change frees is given back when the whole call has succeeded: so what must be put back after a failure always
 //! has its room.
 
-use std::{
-    collections::BTreeMap,
-    ops::Bound,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+
+use once_cell::race::OnceBox;
 
 use super::{
     Change, ChangeKind, Entry, Env, Error, Identity, Position, Scan, ScanPage, Summary, Values, cost, times::Times,
@@ -170,7 +168,7 @@ impl Bucket {
             version: self.version,
             kind: kind(),
             more: false,
-            wire: OnceLock::new(),
+            wire: OnceBox::new(),
         });
     }
 

@@ -149,7 +149,7 @@ impl Delivery {
 
     /// Hands the monitors of a dead bucket over.
     pub(super) fn hand_over(&self, event: &Arc<Event>) {
-        if let Some(monitors) = self.monitors.lock().remove(&event.id) {
+        if let Some(monitors) = self.monitors.lock().remove(&event.id()) {
             self.deaths.lock().push((Arc::clone(event), monitors));
         }
     }

@@ -4,6 +4,7 @@
 
 use std::{collections::VecDeque, mem, sync::Arc};
 
+use once_cell::race::OnceBox;
 use parking_lot::RwLock;
 
 use crate::{
@@ -22,10 +23,11 @@ pub struct Event {
     pub time: Stamp,
     /// The bucket's name.
     pub name: Arc<str>,
-    /// The bucket's id.
-    pub id: BucketId,
     /// What happened.
     pub kind: EventKind,
+    /// Its form on the wire, once somebody has told of it, for the next one who does. Two thin pointers deep, since most are
+    /// never told of.
+    pub(crate) wire: OnceBox<Box<[u8]>>,
 }
 
 /// What happened to a bucket.
@@ -40,6 +42,8 @@ pub enum EventKind {
 /// How a bucket ended.
 #[derive(Debug)]
 pub struct Death {
+    /// The bucket's id.
+    pub id: BucketId,
     /// Why.
     pub exit: Exit,
     /// Its last version.
@@ -49,15 +53,39 @@ pub struct Death {
 }
 
 impl Event {
-    /// What it costs to keep, about; and more than it has on the wire.
+    /// The bucket's id, which is the revision of its creation.
+    #[must_use]
+    pub fn id(&self) -> BucketId {
+        match &self.kind {
+            EventKind::Created => self.revision.as_id(),
+            EventKind::Down(death) => death.id,
+        }
+    }
+
+    /// Why the bucket is down; `None` of a creation.
+    #[must_use]
+    pub fn exit(&self) -> Option<&Exit> {
+        match &self.kind {
+            EventKind::Created => None,
+            EventKind::Down(death) => Some(&death.exit),
+        }
+    }
+
+    /// More than it has on the wire.
     pub(crate) fn bytes(&self) -> usize {
-        let death = match &self.kind {
-            EventKind::Created => 0,
-            EventKind::Down(death) => mem::size_of::<Death>() + death.exit.detail().len(),
-        };
-        mem::size_of::<Self>() + 2 * mem::size_of::<usize>() + self.name.len() + death
+        FIXED_BYTES + self.name.len() + self.exit().map_or(0, |exit| exit.detail().len())
+    }
+
+    /// What it costs to keep, about, its form on the wire included.
+    fn kept_bytes(&self) -> usize {
+        let death = self.exit().map_or(0, |_| mem::size_of::<Death>());
+        // It is shared, and so is its name: two counts each. The form on the wire is boxed twice.
+        mem::size_of::<Self>() + death + 6 * mem::size_of::<usize>() + 2 * self.bytes()
     }
 }
+
+/// More than an event has on the wire besides its texts: tags, lengths, a ref, an id, a version, a revision, a time.
+const FIXED_BYTES: usize = 64;
 
 /// The log does not go back that far.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -107,14 +135,14 @@ impl Log {
         let mut history = self.history.write();
         let event = Arc::new(make(history.revision.next()));
         history.revision = event.revision;
-        history.bytes += event.bytes();
+        history.bytes += event.kept_bytes();
         history.events.push_back(Arc::clone(&event));
         // The newest is kept whatever its size.
         while history.events.len() > self.events_max.max(1)
             || (history.bytes > self.bytes_max && history.events.len() > 1)
         {
             let Some(oldest) = history.events.pop_front() else { break };
-            history.bytes -= oldest.bytes();
+            history.bytes -= oldest.kept_bytes();
         }
         event
     }
@@ -147,8 +175,8 @@ mod tests {
             revision,
             time: Stamp::default(),
             name: "name".into(),
-            id: revision.as_id(),
             kind: EventKind::Created,
+            wire: OnceBox::new(),
         });
     }
 
@@ -169,8 +197,10 @@ mod tests {
 
     #[test]
     fn the_oldest_go_where_there_are_too_many_or_they_are_too_large() {
-        let one = mem::size_of::<Event>() + 2 * mem::size_of::<usize>() + 4;
-        for log in [log(4, 1 << 20), log(100, 4 * one)] {
+        let one = log(1, 0);
+        append(&one);
+        let bytes = one.history.read().bytes;
+        for log in [log(4, 1 << 20), log(100, 4 * bytes)] {
             (0..10).for_each(|_| append(&log));
             assert_eq!(read(&log, 106), Ok(vec![107, 108, 109]));
             assert_eq!(read(&log, 105), Err(Compacted { oldest: Revision::new(107) }));

@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeSet, convert::Infallible, ops::Bound, sync::Arc};
 
+use once_cell::race::OnceBox;
+
 use super::{Death, Description, Error, Event, EventKind, Inbox, Shared, Target, describe, description, index::ByName};
 use crate::{
     bucket::{Begin, Bucket, Describe, Identity, Peek, Summary},
@@ -48,8 +50,8 @@ impl Registrar {
             revision,
             time: shared.clock.wall().into(),
             name: Arc::clone(name),
-            id: *id,
-            kind: EventKind::Down(Box::new(Death { exit, version, created_at: *created_at })),
+            kind: EventKind::Down(Box::new(Death { id: *id, exit, version, created_at: *created_at })),
+            wire: OnceBox::new(),
         });
         let bytes = remains.as_mut().map_or(0, Bucket::release);
         shared.delivery.hand_over(&event);
@@ -148,8 +150,8 @@ impl Registrar {
             revision,
             time: bucket.identity().created_at,
             name: Arc::clone(&bucket.identity().name),
-            id,
             kind: EventKind::Created,
+            wire: OnceBox::new(),
         });
         shared.delivery.settle(event.revision);
         Ok((bucket, summary))

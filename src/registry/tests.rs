@@ -275,7 +275,7 @@ fn step_3_when_stop_returns_all_is_settled_though_nobody_was_told_yet() {
     assert!(inbox.take(10, 1_000).0.is_empty(), "step 4 is somebody else's");
     registry.deliver();
     let (told, left) = inbox.take(10, 1_000);
-    assert_eq!((told.len(), told[0].1.id, told[0].1.revision, left), (1, id, revision, None));
+    assert_eq!((told.len(), told[0].1.id(), told[0].1.revision, left), (1, id, revision, None));
 }
 
 #[test]

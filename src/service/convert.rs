@@ -16,7 +16,7 @@ use crate::{
     budget::OverBudget,
     limits::{Limits, TTL_MIN},
     link, name, pb, process,
-    registry::{Description, Error, Registry},
+    registry::{self, Description, Error, EventKind, Registry},
     time_to_live::Ttl,
     value::Value,
     watch,
@@ -164,23 +164,18 @@ fn to_event(notice: watch::Notice, registry: &Registry) -> wire::Event {
     let bucket_id = notice.id.unwrap_or_default();
     let bucket = || notice.name.to_string();
     let event = match notice.kind {
-        watch::NoticeKind::Changed(change) => {
-            return wire::Event::change(r#ref, change, |change| to_change(change, registry));
-        }
-        watch::NoticeKind::Created { at, initial } => {
+        watch::NoticeKind::Happened(event) => return shared(r#ref, wire::Fact::Lifecycle(event), registry),
+        watch::NoticeKind::Changed(change) => return shared(r#ref, wire::Fact::Change(change), registry),
+        watch::NoticeKind::Alive { at } => {
             let (revision, time) = (at.revision.get(), Some(timestamp(at.time)));
-            Event::Created(pb::CreatedEvent { r#ref, bucket: bucket(), bucket_id, revision, time, initial })
+            Event::Created(pb::CreatedEvent { r#ref, bucket: bucket(), bucket_id, revision, time, initial: true })
         }
-        watch::NoticeKind::Down { at, exit, version } => Event::Down(pb::DownEvent {
-            r#ref,
-            bucket: bucket(),
-            bucket_id,
-            reason: to_reason(exit.reason).into(),
-            detail: exit.detail().to_owned(),
-            version: version.0,
-            revision: at.revision.get(),
-            time: Some(timestamp(at.time)),
-        }),
+        watch::NoticeKind::NoProc { at } => {
+            let exit = process::Exit::from(process::Reason::NoProc);
+            let (reason, detail) = (to_reason(exit.reason).into(), exit.detail().to_owned());
+            let (version, revision, time) = (0, at.revision.get(), Some(timestamp(at.time)));
+            Event::Down(pb::DownEvent { r#ref, bucket: bucket(), bucket_id, reason, detail, version, revision, time })
+        }
         watch::NoticeKind::Put { entry, initial } => {
             let entry = Some(to_entry(entry, registry));
             Event::Put(pb::PutEvent { r#ref, bucket: bucket(), bucket_id, entry, initial })
@@ -191,6 +186,31 @@ fn to_event(notice: watch::Notice, registry: &Registry) -> wire::Event {
         }
     };
     wire::Event::Own(pb::Event { event: Some(event) })
+}
+
+/// What all who watch are told alike, but for the ref.
+fn shared(r#ref: u64, fact: wire::Fact, registry: &Registry) -> wire::Event {
+    wire::Event::shared(r#ref, fact, |fact| match fact {
+        wire::Fact::Lifecycle(event) => to_lifecycle(event),
+        wire::Fact::Change(change) => to_change(change, registry),
+    })
+}
+
+/// A creation or a death, with no ref.
+fn to_lifecycle(event: &registry::Event) -> pb::event::Event {
+    use pb::event::Event;
+    let (bucket, bucket_id, revision) = (event.name.to_string(), event.id().get(), event.revision.get());
+    let time = Some(timestamp(event.time.into()));
+    match &event.kind {
+        EventKind::Created => {
+            Event::Created(pb::CreatedEvent { r#ref: 0, bucket, bucket_id, revision, time, initial: false })
+        }
+        EventKind::Down(death) => {
+            let (reason, detail) = (to_reason(death.exit.reason).into(), death.exit.detail().to_owned());
+            let version = death.version.0;
+            Event::Down(pb::DownEvent { r#ref: 0, bucket, bucket_id, reason, detail, version, revision, time })
+        }
+    }
 }
 
 /// A change of an entry, with no ref.

@@ -5,12 +5,13 @@
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut};
+use once_cell::race::OnceBox;
 use prost::{
     DecodeError, Message,
     encoding::{DecodeContext, WireType, encode_key, encode_varint, encoded_len_varint, key_len, uint64},
 };
 
-use crate::{bucket::ring::Change, pb};
+use crate::{bucket::ring::Change, pb, registry};
 
 /// A [`pb::WatchResponse`] on its way out.
 #[derive(Clone, Debug)]
@@ -31,13 +32,45 @@ pub enum WatchResponse {
 pub enum Event {
     /// One that is encoded for this watch.
     Own(pb::Event),
-    /// A change of an entry, which is encoded once, but for the ref.
-    Change {
+    /// One that many are told, which is encoded once, but for the ref.
+    Shared {
         /// The ref that it answers; 0 for a prefix.
         monitor: u64,
-        /// The change, which knows its bytes.
-        change: Arc<Change>,
+        /// What is told.
+        fact: Fact,
     },
+}
+
+/// What many are told, which keeps its bytes.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// A bucket was created, or is down.
+    Lifecycle(Arc<registry::Event>),
+    /// An entry has changed.
+    Change(Arc<Change>),
+}
+
+impl Fact {
+    /// Its field of an event.
+    fn field(&self) -> u32 {
+        match self {
+            Self::Lifecycle(event) => event.exit().map_or(field::CREATED, |_| field::DOWN),
+            Self::Change(change) if change.is_put() => field::PUT,
+            Self::Change(_) => field::DELETED,
+        }
+    }
+
+    fn wire(&self) -> &OnceBox<Box<[u8]>> {
+        match self {
+            Self::Lifecycle(event) => &event.wire,
+            Self::Change(change) => &change.wire,
+        }
+    }
+
+    /// Its bytes, all but the ref.
+    fn rest(&self) -> &[u8] {
+        self.wire().get().map_or(&[], |bytes| bytes)
+    }
 }
 
 /// The numbers of fields, as the proto has them.
@@ -48,6 +81,8 @@ mod field {
     /// Of the events of a response.
     pub(super) const EVENT: u32 = 1;
     /// Of an event.
+    pub(super) const CREATED: u32 = 1;
+    pub(super) const DOWN: u32 = 2;
     pub(super) const PUT: u32 = 3;
     pub(super) const DELETED: u32 = 4;
     /// Of what happened, whatever it was, and before all others.
@@ -76,43 +111,37 @@ fn encode_number(field: u32, number: u64, buffer: &mut impl BufMut) {
 }
 
 impl Event {
-    /// A change as `monitor` is told it. `encode` makes the event without a ref, where nobody has done so before.
-    pub(super) fn change(monitor: u64, change: Arc<Change>, encode: impl FnOnce(&Change) -> pb::event::Event) -> Self {
-        change.wire.get_or_init(|| {
-            match encode(&change) {
+    /// A fact as `monitor` is told it. `encode` makes the event without a ref, where nobody has done so before.
+    pub(super) fn shared(monitor: u64, fact: Fact, encode: impl FnOnce(&Fact) -> pb::event::Event) -> Self {
+        fact.wire().get_or_init(|| {
+            let bytes = match encode(&fact) {
                 pb::event::Event::Created(event) => event.encode_to_vec(),
                 pb::event::Event::Down(event) => event.encode_to_vec(),
                 pb::event::Event::Put(event) => event.encode_to_vec(),
                 pb::event::Event::Deleted(event) => event.encode_to_vec(),
-            }
-            .into()
+            };
+            Box::new(bytes.into())
         });
-        Self::Change { monitor, change }
+        Self::Shared { monitor, fact }
     }
 
     fn encoded_len(&self) -> usize {
         match self {
             Self::Own(event) => event.encoded_len(),
-            Self::Change { monitor, change } => sized(field::PUT, number(field::REF, *monitor) + rest(change).len()),
+            Self::Shared { monitor, fact } => sized(fact.field(), number(field::REF, *monitor) + fact.rest().len()),
         }
     }
 
     fn encode(&self, buffer: &mut impl BufMut) {
         match self {
             Self::Own(event) => event.encode_raw(buffer),
-            Self::Change { monitor, change } => {
-                let field = if change.is_put() { field::PUT } else { field::DELETED };
-                encode_head(field, number(field::REF, *monitor) + rest(change).len(), buffer);
+            Self::Shared { monitor, fact } => {
+                encode_head(fact.field(), number(field::REF, *monitor) + fact.rest().len(), buffer);
                 encode_number(field::REF, *monitor, buffer);
-                buffer.put_slice(rest(change));
+                buffer.put_slice(fact.rest());
             }
         }
     }
-}
-
-/// The bytes of a change, all but the ref.
-fn rest(change: &Change) -> &[u8] {
-    change.wire.get().map_or(&[], |bytes| bytes)
 }
 
 impl From<pb::WatchResponse> for WatchResponse {
@@ -180,45 +209,80 @@ mod tests {
     use super::*;
     use crate::{
         bucket::ring::ChangeKind,
+        clock::Stamp,
         name::{Revision, Version},
+        process::{Exit, Reason},
+        registry::{Death, EventKind},
         time_to_live::Due,
         value::Value,
     };
 
-    fn change(kind: ChangeKind) -> Arc<Change> {
-        let (name, id) = ("bucket".into(), Revision::new(1_764_000_000_000_001).as_id());
+    const ID: u64 = 1_764_000_000_000_001;
+
+    /// The contract's message for a fact, to this ref.
+    type Message = fn(u64) -> pb::event::Event;
+
+    fn change(kind: ChangeKind) -> Fact {
+        let (name, id) = ("bucket".into(), Revision::new(ID).as_id());
         let version = Version(300);
-        Arc::new(Change { name, id, key: "key".into(), version, kind, more: false, wire: Default::default() })
+        Fact::Change(Arc::new(Change { name, id, key: "key".into(), version, kind, more: false, wire: OnceBox::new() }))
     }
 
-    /// The contract's message for the same.
+    fn lifecycle(kind: EventKind) -> Fact {
+        let (revision, time, name) = (Revision::new(ID), Stamp::default(), "bucket".into());
+        Fact::Lifecycle(Arc::new(registry::Event { revision, time, name, kind, wire: OnceBox::new() }))
+    }
+
+    fn created(r#ref: u64) -> pb::event::Event {
+        let (bucket, bucket_id, revision) = ("bucket".into(), ID, ID);
+        pb::event::Event::Created(pb::CreatedEvent { r#ref, bucket, bucket_id, revision, time: None, initial: false })
+    }
+
+    fn down(r#ref: u64) -> pb::event::Event {
+        let (bucket, bucket_id, detail) = ("bucket".into(), 1, "enough milk".into());
+        let reason = pb::Reason::Killed.into();
+        let (version, revision) = (300, ID);
+        pb::event::Event::Down(pb::DownEvent {
+            r#ref,
+            bucket,
+            bucket_id,
+            reason,
+            detail,
+            version,
+            revision,
+            time: None,
+        })
+    }
+
     fn put(r#ref: u64) -> pb::event::Event {
         let kind = Some(pb::value::Kind::Text("text".into()));
         let entry = pb::Entry { key: "key".into(), value: Some(pb::Value { kind }), version: 300, expire_time: None };
-        let bucket_id = 1_764_000_000_000_001;
         let bucket = "bucket".into();
-        pb::event::Event::Put(pb::PutEvent { r#ref, bucket, bucket_id, entry: Some(entry), initial: false })
+        pb::event::Event::Put(pb::PutEvent { r#ref, bucket, bucket_id: ID, entry: Some(entry), initial: false })
     }
 
     fn deleted(r#ref: u64) -> pb::event::Event {
-        let (bucket, bucket_id, key) = ("bucket".into(), 1_764_000_000_000_001, "key".into());
+        let (bucket, bucket_id, key) = ("bucket".into(), ID, "key".into());
         pb::event::Event::Deleted(pb::DeletedEvent { r#ref, bucket, bucket_id, key, version: 300, expired: true })
     }
 
     #[test]
     fn a_response_is_on_the_wire_what_the_contracts_message_is() {
-        let created = pb::event::Event::Created(pb::CreatedEvent { bucket: "b".into(), ..Default::default() });
-        let put_change = change(ChangeKind::Put { value: Value::Text("text".into()), due: Due::NEVER });
-        let deletion = change(ChangeKind::Expired);
-        for (revision, monitor) in [(0, 0), (7, 1), (1_764_000_000_000_001, 300), (1, u64::MAX)] {
+        let (id, exit) = (Revision::new(1).as_id(), Exit::new(Reason::Killed, "enough milk"));
+        let death = Death { id, exit, version: Version(300), created_at: Stamp::default() };
+        let facts: [(Fact, Message); 4] = [
+            (lifecycle(EventKind::Created), created),
+            (lifecycle(EventKind::Down(Box::new(death))), down),
+            (change(ChangeKind::Put { value: Value::Text("text".into()), due: Due::NEVER }), put),
+            (change(ChangeKind::Expired), deleted),
+        ];
+        for (revision, monitor) in [(0, 0), (7, 1), (ID, 300), (1, u64::MAX)] {
             let own = |event| pb::Event { event: Some(event) };
-            let events = vec![
-                Event::change(monitor, Arc::clone(&put_change), |_| put(0)),
-                Event::Own(own(created.clone())),
-                Event::change(monitor, Arc::clone(&deletion), |_| deleted(0)),
-            ];
+            let mut events = vec![Event::Own(own(created(7)))];
+            events.extend(facts.iter().map(|(fact, of)| Event::shared(monitor, fact.clone(), |_| of(0))));
             let ours = WatchResponse::Events { revision, events };
-            let events = vec![own(put(monitor)), own(created.clone()), own(deleted(monitor))];
+            let mut events = vec![own(created(7))];
+            events.extend(facts.iter().map(|(_, of)| own(of(monitor))));
             let response = pb::watch_response::Response::Events(pb::WatchEvents { events });
             let theirs = pb::WatchResponse { revision, response: Some(response) };
             assert_eq!(ours.encode_to_vec(), theirs.encode_to_vec());
@@ -228,15 +292,16 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_encoded_once_however_many_watch() {
-        let change = change(ChangeKind::Put { value: Value::Text("text".into()), due: Due::NEVER });
-        let mut times = 0;
-        for monitor in 0..3 {
-            Event::change(monitor, Arc::clone(&change), |_| {
-                times += 1;
-                put(0)
-            });
+    fn a_fact_is_encoded_once_however_many_watch() {
+        for fact in [lifecycle(EventKind::Created), change(ChangeKind::Expired)] {
+            let mut times = 0;
+            for monitor in 0..3 {
+                Event::shared(monitor, fact.clone(), |_| {
+                    times += 1;
+                    put(0)
+                });
+            }
+            assert_eq!(times, 1);
         }
-        assert_eq!(times, 1);
     }
 }

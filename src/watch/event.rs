@@ -9,7 +9,7 @@ use crate::{
         ring::{Change, ChangeKind},
     },
     name::{BucketId, Revision, Version},
-    process::{Exit, MonitorRef},
+    process::MonitorRef,
     registry::{Event, EventKind},
 };
 
@@ -56,8 +56,12 @@ impl From<Kinds<'_>> for Wanted {
 impl Wanted {
     pub(super) fn admits(self, happening: &Happening) -> bool {
         match &happening.what {
-            NoticeKind::Created { .. } => self.created,
-            NoticeKind::Down { .. } => self.down,
+            NoticeKind::Alive { .. } => self.created,
+            NoticeKind::NoProc { .. } => self.down,
+            NoticeKind::Happened(event) => match event.kind {
+                EventKind::Created => self.created,
+                EventKind::Down(_) => self.down,
+            },
             NoticeKind::Put { .. } => self.put,
             NoticeKind::Deleted { .. } => self.deleted,
             NoticeKind::Changed(change) => match change.kind {
@@ -122,10 +126,10 @@ pub struct Notice {
     pub kind: NoticeKind,
 }
 
-/// When a bucket was created, or died.
+/// When a bucket was created, or wasn't there.
 #[derive(Clone, Copy, Debug)]
 pub struct At {
-    /// The event's revision; for NOPROC the present one.
+    /// The revision of its creation; the present one where it isn't there.
     pub revision: Revision,
     /// The time on the wall clock, since 1970.
     pub time: Duration,
@@ -134,22 +138,18 @@ pub struct At {
 /// What a [`Notice`] tells of.
 #[derive(Clone, Debug)]
 pub enum NoticeKind {
-    /// A bucket was created, or is alive as the watch begins.
-    Created {
+    /// A bucket is alive as the watch begins.
+    Alive {
         /// When it was created.
         at: At,
-        /// It was alive as the watch began.
-        initial: bool,
     },
-    /// A bucket is down.
-    Down {
-        /// When it died.
+    /// There is no such bucket as the watch begins.
+    NoProc {
+        /// When that was so.
         at: At,
-        /// Why.
-        exit: Exit,
-        /// Its last version.
-        version: Version,
     },
+    /// A bucket was created, or is down: as the log keeps it, for all who are told of it.
+    Happened(Arc<Event>),
     /// An entry was put or added to, or is there as the watch begins.
     Put {
         /// The entry.
@@ -171,12 +171,7 @@ pub enum NoticeKind {
 }
 
 impl Happening {
-    pub(super) fn event(event: &Event, refs: Refs) -> Self {
-        let at = At { revision: event.revision, time: event.time.into() };
-        let kind = match &event.kind {
-            EventKind::Created => NoticeKind::Created { at, initial: false },
-            EventKind::Down(death) => NoticeKind::Down { at, exit: death.exit.clone(), version: death.version },
-        };
-        Self { refs, name: Arc::clone(&event.name), id: Some(event.id.get()), what: kind }
+    pub(super) fn event(event: Arc<Event>, refs: Refs) -> Self {
+        Self { refs, name: Arc::clone(&event.name), id: Some(event.id().get()), what: NoticeKind::Happened(event) }
     }
 }

@@ -27,8 +27,8 @@ use crate::{
         ring::{Change, Overrun},
     },
     limits::WATCH_BATCH_EVENTS,
-    name::{Revision, Version},
-    process::{MonitorRef, Process, Reason},
+    name::Revision,
+    process::{MonitorRef, Process},
     registry::{Compacted, Error, Event, EventKind, Interest, Registry, Target},
 };
 
@@ -237,7 +237,7 @@ impl HistoryWatch {
             // Where something of it was told already, that is what became of it.
             if snapshot.of == SnapshotOf::Buckets && !self.scope.is_mentioned(&name) {
                 let at = At { revision: page.before.revision, time: self.seat.registry.clock().wall() };
-                let kind = NoticeKind::Down { at, exit: Reason::NoProc.into(), version: Version::default() };
+                let kind = NoticeKind::NoProc { at };
                 batch.push(Happening { refs: self.scope.refs(&name), name, id: None, what: kind });
             }
         }
@@ -352,7 +352,7 @@ impl HistoryWatch {
                 continue;
             }
             if let Told::Some(snapshot) = &mut self.told {
-                if let (EventKind::Down(_), true) = (&event.kind, Revision::from(event.id) <= self.began)
+                if let (EventKind::Down(_), true) = (&event.kind, Revision::from(event.id()) <= self.began)
                     && snapshot.strike(&event)
                 {
                     batch.push(was_alive(&event, refs.clone()));
@@ -361,7 +361,7 @@ impl HistoryWatch {
                     mentioned.insert(Arc::clone(&event.name));
                 }
             }
-            batch.push(Happening::event(&event, refs));
+            batch.push(Happening::event(event, refs));
         }
         Ok(())
     }
@@ -371,7 +371,7 @@ impl HistoryWatch {
 fn alive(bucket: &Process<Bucket>, refs: Refs) -> Happening {
     let identity = bucket.identity();
     let at = At { revision: identity.id.into(), time: identity.created_at.into() };
-    let what = NoticeKind::Created { at, initial: true };
+    let what = NoticeKind::Alive { at };
     Happening { refs, name: Arc::clone(&identity.name), id: Some(identity.id.get()), what }
 }
 
@@ -381,7 +381,7 @@ fn was_alive(death: &Event, refs: Refs) -> Happening {
         EventKind::Down(death) => death.created_at,
         EventKind::Created => death.time,
     };
-    let at = At { revision: death.id.into(), time: time.into() };
-    let what = NoticeKind::Created { at, initial: true };
-    Happening { refs, name: Arc::clone(&death.name), id: Some(death.id.get()), what }
+    let at = At { revision: death.id().into(), time: time.into() };
+    let what = NoticeKind::Alive { at };
+    Happening { refs, name: Arc::clone(&death.name), id: Some(death.id().get()), what }
 }

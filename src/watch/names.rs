@@ -23,8 +23,8 @@ use super::{
 use crate::{
     bucket::ring::{Change, Overrun, Position, Scope},
     limits::{MONITOR_BATCH, SNAPSHOT_PAGE_NAMES, WATCH_BATCH_BYTES, WATCH_BATCH_EVENTS},
-    name::{BucketId, Revision, Version},
-    process::{MonitorRef, Reason},
+    name::{BucketId, Revision},
+    process::MonitorRef,
     registry::{Compacted, Error, Event, EventKind, Interest, Registry, Target},
 };
 
@@ -127,7 +127,7 @@ impl NamesWatch {
             for event in self.seat.registry.events(cursor, WATCH_BATCH_EVENTS)? {
                 cursor = event.revision;
                 for set in by_name.get(&*event.name).into_iter().flatten() {
-                    let is_meant = set.target.id.is_none_or(|id| id == event.id.get());
+                    let is_meant = set.target.id.is_none_or(|id| id == event.id().get());
                     if is_meant && event.revision <= set.revision {
                         first.entry(set.monitor).or_insert_with(|| Arc::clone(&event));
                     }
@@ -148,8 +148,9 @@ impl NamesWatch {
                 self.seat.take_back(set.monitor);
                 monitored.id = None;
                 if let EventKind::Down(_) = event.kind {
-                    monitored.id = Some(event.id);
-                    self.fired.push((event.revision, Happening::event(event, smallvec![Some(set.monitor)])));
+                    monitored.id = Some(event.id());
+                    self.fired
+                        .push((event.revision, Happening::event(Arc::clone(event), smallvec![Some(set.monitor)])));
                     return;
                 }
             }
@@ -159,7 +160,7 @@ impl NamesWatch {
             refs: smallvec![Some(set.monitor)],
             name: Arc::clone(&monitored.name),
             id: set.target.id,
-            what: NoticeKind::Down { at, exit: Reason::NoProc.into(), version: Version::default() },
+            what: NoticeKind::NoProc { at },
         };
         self.fired.push((set.revision, happening));
     }
@@ -263,11 +264,12 @@ impl NamesWatch {
         };
         // A monitor that was taken back may have fired all the same.
         let known = events.iter().filter(|(monitor, _)| monitors.remove(monitor).is_some());
-        let deaths = known.map(|(monitor, event)| Happening::event(event, smallvec![Some(*monitor)])).collect();
+        let deaths =
+            known.map(|(monitor, event)| Happening::event(Arc::clone(event), smallvec![Some(*monitor)])).collect();
         // A death may have several refs here. Those past what is delivered are just being put into the inbox, one by one.
         let parted = match left {
             Some(left) => left == last.revision,
-            None => last.revision > delivered && monitors.values().any(|id| *id == last.id),
+            None => last.revision > delivered && monitors.values().any(|id| *id == last.id()),
         };
         let told = if parted { Revision::new(last.revision.get() - 1) } else { last.revision };
         let revision = if left.is_some() { told } else { delivered.max(told) };

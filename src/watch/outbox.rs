@@ -37,8 +37,8 @@ impl Happening {
         const FIXED: usize = 96;
         match &self.what {
             NoticeKind::Changed(change) => change.bytes(),
-            NoticeKind::Created { .. } => FIXED + self.name.len(),
-            NoticeKind::Down { exit, .. } => FIXED + self.name.len() + exit.detail().len(),
+            NoticeKind::Happened(event) => event.bytes(),
+            NoticeKind::Alive { .. } | NoticeKind::NoProc { .. } => FIXED + self.name.len(),
             NoticeKind::Put { entry, .. } => {
                 let value = entry.value.as_ref().map_or(0, Value::heap_bytes);
                 FIXED + self.name.len() + entry.key.len() + value
@@ -174,8 +174,7 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::OnceLock;
-
+    use once_cell::race::OnceBox;
     use smallvec::smallvec;
 
     use super::*;
@@ -195,7 +194,7 @@ mod tests {
                 version: Version(version),
                 kind: ChangeKind::Put { value, due: Due::NEVER },
                 more: version < count,
-                wire: OnceLock::new(),
+                wire: OnceBox::new(),
             };
             Happening::change(Arc::new(change), smallvec![None])
         })

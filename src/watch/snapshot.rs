@@ -47,12 +47,12 @@ impl Snapshot {
 
     /// A bucket of the snapshot is dead: it is not to be told of any more. Whether it has to be said that it was there.
     pub(super) fn strike(&mut self, death: &Event) -> bool {
-        if self.telling.as_ref().is_some_and(|telling| telling.id() == death.id) {
+        if self.telling.as_ref().is_some_and(|telling| telling.id() == death.id()) {
             self.told_one();
             return false;
         }
         if let Some(page) = &mut self.page {
-            page.buckets.retain(|bucket| bucket.identity().id != death.id);
+            page.buckets.retain(|bucket| bucket.identity().id != death.id());
         }
         self.of == SnapshotOf::Buckets && self.after.as_ref().is_none_or(|after| death.name > *after)
     }

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use once_cell::race::OnceBox;
+
 use super::*;
 use crate::name::Revision;
 
@@ -19,7 +21,7 @@ fn change(name: &str, version: u64) -> Change {
         version: Version(version),
         kind: ChangeKind::Put { value, due: Due::NEVER },
         more: false,
-        wire: OnceLock::new(),
+        wire: OnceBox::new(),
     }
 }
 
