@@ -10,6 +10,24 @@ pub enum Bug {
     ContagiousNormal,
     /// A process that traps exits traps a kill too.
     TrappedKill,
+    /// A Get answers with what was there before.
+    StaleRead,
+    /// A Put is answered and not done.
+    LostPut,
+    /// A Create says that it created a bucket which was there.
+    DoubleCreate,
+    /// A bucket whose Stop was answered lives on.
+    ResurrectedBucket,
+    /// A Put is answered although its bucket is down.
+    AckAfterDown,
+    /// A later Put gets an earlier version.
+    ReorderedVersions,
+    /// A Watch leaves an event out.
+    DroppedEvent,
+    /// A Watch tells an event twice.
+    DoubledEvent,
+    /// A Watch tells two events the wrong way round.
+    ReorderedEvents,
 }
 
 /// Whether a bug strikes now. Where none is planted that is known to the compiler, which leaves the code for it out.
@@ -36,10 +54,19 @@ mod here {
     /// A bug that shows at once would be found by anyone: it strikes at each of so many occasions.
     const EVERY: usize = 20;
 
-    const ALL: [(&str, Bug); 3] = [
+    const ALL: [(&str, Bug); 12] = [
         ("deaf-demonitor", Bug::DeafDemonitor),
         ("contagious-normal", Bug::ContagiousNormal),
         ("trapped-kill", Bug::TrappedKill),
+        ("stale-read", Bug::StaleRead),
+        ("lost-put", Bug::LostPut),
+        ("double-create", Bug::DoubleCreate),
+        ("resurrected-bucket", Bug::ResurrectedBucket),
+        ("ack-after-down", Bug::AckAfterDown),
+        ("reordered-versions", Bug::ReorderedVersions),
+        ("dropped-event", Bug::DroppedEvent),
+        ("doubled-event", Bug::DoubledEvent),
+        ("reordered-events", Bug::ReorderedEvents),
     ];
 
     /// 0 for none, else the bug's place in [`ALL`], from 1.

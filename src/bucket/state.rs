@@ -14,6 +14,7 @@ use super::{
 use crate::{
     budget::OverBudget,
     name::{BucketId, Key, Version, page_begin},
+    planted::{Bug, strikes},
     process::{Context, Reason},
     time_to_live::{Due, Ttl},
     value::Value,
@@ -47,6 +48,9 @@ struct Record {
 struct Kept {
     value: Value,
     version: Version,
+    /// What was there before; for [`Bug::StaleRead`].
+    #[cfg(feature = "planted-bugs")]
+    before: Option<(Value, Version)>,
 }
 
 /// All that is kept under one key.
@@ -263,16 +267,29 @@ impl Bucket {
     }
 
     pub(super) fn get(&self, key: Key<'_>) -> Option<Slot> {
-        let Kept { value, version } = self.entries.get(key.as_str())?;
+        let kept = self.entries.get(key.as_str())?;
+        let (value, version) = (&kept.value, &kept.version);
+        #[cfg(feature = "planted-bugs")]
+        let (value, version) = match &kept.before {
+            Some((value, version)) if strikes(Bug::StaleRead) => (value, version),
+            _ => (value, version),
+        };
         Some(Slot { value: value.clone(), version: *version, due: self.due_of(key.as_str()) })
     }
 
     pub(super) fn put(&mut self, key: Key<'_>, value: Value, due: Due) -> Result<Version, Error> {
-        let version = self.version.next();
+        let mut version = self.version.next();
+        if strikes(Bug::LostPut) {
+            self.version = version;
+            return Ok(version);
+        }
+        if strikes(Bug::ReorderedVersions) {
+            version = version.next();
+        }
         // Those who watch have a copy of their own.
         let copy = self.record.is_some().then(|| value.clone());
         self.exchange(key.as_str(), Some(Slot { value, version, due }))?;
-        self.version = version;
+        self.version = self.version.next();
         if let Some(value) = copy {
             self.note(key.as_str(), || ChangeKind::Put { value, due });
         }
@@ -365,7 +382,12 @@ impl Bucket {
         let old = match new {
             None => self.entries.remove(key),
             Some(Slot { value, version, .. }) => {
-                let kept = Kept { value, version };
+                let kept = Kept {
+                    value,
+                    version,
+                    #[cfg(feature = "planted-bugs")]
+                    before: self.entries.get(key).map(|kept| (kept.value.clone(), kept.version)),
+                };
                 // An entry that is there keeps its key: to put again allocates nothing.
                 match self.entries.get_mut(key) {
                     Some(there) => Some(std::mem::replace(there, kept)),
@@ -373,7 +395,7 @@ impl Bucket {
                 }
             }
         };
-        Ok(old.map(|Kept { value, version }| Slot { value, version, due: old_due }))
+        Ok(old.map(|Kept { value, version, .. }| Slot { value, version, due: old_due }))
     }
 
     /// Charges for what takes `has` bytes and took `had`. What is freed is kept until the call is over.

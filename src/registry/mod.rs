@@ -57,6 +57,7 @@ use crate::{
     clock::Clock,
     limits::{ALARM_BATCH, Limits, RESTART_WINDOW, RESTARTS_MAX, STOP_BATCH},
     name::{BucketId, BucketName, Revision},
+    planted::{Bug, strikes},
     process::{Call, CallError, Exit, Process, Reason, RestartBudget, Supervised, WeakProcess},
     time_to_live::{Alarms, Due, Timeline},
 };
@@ -216,7 +217,7 @@ impl Registry {
     /// [`Error::TooManyBuckets`], or [`Error::Bucket`] where there is no memory for it.
     pub fn create(&self, name: BucketName<'_>, life: Begin) -> Result<(Description, bool), Error> {
         match self.lookup(name) {
-            Ok(living) => Ok((living, false)),
+            Ok(living) => Ok((living, strikes(Bug::DoubleCreate))),
             Err(_) => self.registrar(Create { name, life })?,
         }
     }

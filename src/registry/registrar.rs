@@ -11,6 +11,7 @@ use super::{Death, Description, Error, Event, EventKind, Inbox, Shared, Target, 
 use crate::{
     bucket::{Begin, Bucket, Describe, Identity, Peek, Summary},
     name::{BucketId, BucketName, Revision, page_begin},
+    planted::{Bug, strikes},
     process::{Call, Context, Exit, GenServer, Info, MonitorRef, Process, Reason},
 };
 
@@ -220,6 +221,9 @@ impl Call<Stop<'_>> for Registrar {
 
     fn handle_call(&mut self, stop: Stop<'_>, _: &mut Context<'_, Self>) -> Self::Reply {
         let bucket = self.living(stop.name, stop.id).ok_or(Error::BucketNotFound)?;
+        if strikes(Bug::ResurrectedBucket) {
+            return Ok((bucket.identity().id, self.shared.log.revision()));
+        }
         let stopped = bucket.stop(stop.exit);
         let revision = self.bury(&bucket);
         // Where it died of something else first, this call found no bucket.

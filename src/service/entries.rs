@@ -10,7 +10,8 @@ use crate::{
     bucket::{Add, Delete, Get, Put, Scan, Touch, Values},
     name::Version,
     pb,
-    registry::Target,
+    planted::{Bug, strikes},
+    registry::{Error, Target},
 };
 
 impl Buckets {
@@ -23,7 +24,13 @@ impl Buckets {
             expected: request.expected_version.map(Version),
         };
         let subject = Subject { bucket: &request.bucket, bucket_id: request.bucket_id, key: &request.key };
-        let (id, version) = self.registry.ask(target, put).map_err(|error| subject.failure(error))?;
+        let answer = self.registry.ask(target, put);
+        if let (Err(Error::BucketNotFound), Some(bucket_id)) = (&answer, request.bucket_id)
+            && strikes(Bug::AckAfterDown)
+        {
+            return Ok(pb::PutResponse { version: 1_000, bucket_id });
+        }
+        let (id, version) = answer.map_err(|error| subject.failure(error))?;
         Ok(pb::PutResponse { version: version.0, bucket_id: id.get() })
     }
 

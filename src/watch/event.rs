@@ -114,7 +114,7 @@ pub struct Monitored {
 }
 
 /// An event, as one watch sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Notice {
     /// The monitor that it answers; `None` by prefix.
     pub monitor: Option<MonitorRef>,

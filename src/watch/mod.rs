@@ -31,6 +31,7 @@ use self::{
 use crate::{
     bucket::{Values, ring::Overrun},
     name::Revision,
+    planted::{Bug, strikes},
     registry::{Compacted, Error, Registry, Target},
 };
 
@@ -199,7 +200,8 @@ impl Watch {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Response, End>>> {
         loop {
-            if let Some(notices) = self.outbox.take(self.registry().limits().message_bytes_max - ENVELOPE_BYTES) {
+            if let Some(mut notices) = self.outbox.take(self.registry().limits().message_bytes_max - ENVELOPE_BYTES) {
+                spoil(&mut notices);
                 if self.outbox.is_empty() {
                     self.revision = self.reached;
                 }
@@ -282,6 +284,19 @@ impl Watch {
             Source::Names(names) => names.registry(),
             Source::History(history) => history.registry(),
         }
+    }
+}
+
+/// Does to what is told what the bugs do that are planted here; nothing, without them.
+fn spoil(notices: &mut Vec<Notice>) {
+    if strikes(Bug::DroppedEvent) {
+        notices.pop();
+    }
+    if strikes(Bug::DoubledEvent) {
+        notices.extend(notices.last().cloned());
+    }
+    if notices.len() > 1 && strikes(Bug::ReorderedEvents) {
+        notices.swap(0, 1);
     }
 }
 
