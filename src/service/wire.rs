@@ -220,7 +220,7 @@ mod tests {
     const ID: u64 = 1_764_000_000_000_001;
 
     /// The contract's message for a fact, to this ref.
-    type Message = fn(u64) -> pb::event::Event;
+    type Told = fn(u64) -> pb::event::Event;
 
     fn change(kind: ChangeKind) -> Fact {
         let (name, id) = ("bucket".into(), Revision::new(ID).as_id());
@@ -270,7 +270,7 @@ mod tests {
     fn a_response_is_on_the_wire_what_the_contracts_message_is() {
         let (id, exit) = (Revision::new(1).as_id(), Exit::new(Reason::Killed, "enough milk"));
         let death = Death { id, exit, version: Version(300), created_at: Stamp::default() };
-        let facts: [(Fact, Message); 4] = [
+        let facts: [(Fact, Told); 4] = [
             (lifecycle(EventKind::Created), created),
             (lifecycle(EventKind::Down(Box::new(death))), down),
             (change(ChangeKind::Put { value: Value::Text("text".into()), due: Due::NEVER }), put),
