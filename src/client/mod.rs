@@ -19,6 +19,8 @@ mod error;
 mod export;
 #[cfg(test)]
 mod fake;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod import;
 mod json;
 mod lifecycle;

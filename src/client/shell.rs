@@ -49,6 +49,12 @@ Examples:
   printf 'CREATE shopping\\nPUT shopping milk 1\\nGET shopping milk\\n' | pail shell")]
 pub struct Shell {}
 
+/// Reads a line, and does nothing of it.
+#[cfg(feature = "fuzzing")]
+pub(super) fn parse(line: &str) {
+    drop(Request::parse(line));
+}
+
 impl Shell {
     pub(super) async fn run(self, options: &Options, out: &mut Output<'_>) -> Result<(), Error> {
         if options.output == Format::Json {

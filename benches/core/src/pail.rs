@@ -167,7 +167,10 @@ pub fn kill_and_down(count: u64) -> Duration {
         }
         while let Some(response) = watch.next().now_or_never() {
             if let Update::Events(notices) = response.expect("it is for ever").unwrap().update {
-                told += notices.iter().filter(|notice| matches!(notice.kind, NoticeKind::Down { .. })).count() as u64;
+                told += notices
+                    .iter()
+                    .filter(|notice| matches!(&notice.kind, NoticeKind::Happened(event) if event.exit().is_some()))
+                    .count() as u64;
             }
         }
     }

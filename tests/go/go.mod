@@ -1,4 +1,4 @@
-module example.com/pail-linear
+module example.com/pail-tests
 
 go 1.26.0
 

@@ -8,22 +8,19 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	pailclient "example.com/pail-client"
 	"example.com/pail-client/pailv1"
+	"example.com/pail-tests/server"
 	"github.com/anishathalye/porcupine"
 )
 
@@ -48,10 +45,20 @@ func main() {
 		os.Exit(2)
 	}
 	fmt.Printf("seed %d\n", *seed)
-	server, address := serve(flag.Arg(0), *historyMax)
-	l := &load{address: address, began: time.Now(), namesOf: map[uint64]string{}}
+	var options []string
+	if *historyMax > 0 {
+		options = append(options, "--history-events-max", fmt.Sprint(*historyMax))
+	}
+	pail, err := server.Start(flag.Arg(0), options...)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(2)
+	}
+	l := &load{address: pail.Address, began: time.Now(), namesOf: map[uint64]string{}}
 	w := watch(l, time.Duration(*seconds*float64(time.Second)), *seed)
-	end(server)
+	if err := errors.Join(pail.Stop(), pail.Wait()); err != nil {
+		l.breaks("the server ended with: %v", err)
+	}
 
 	var history []op
 	unknown := 0
@@ -125,51 +132,6 @@ func watch(l *load, length time.Duration, seed uint64) *watchers {
 	time.AfterFunc(10*time.Second, stopHearing)
 	everything.Wait()
 	return w
-}
-
-// serve starts a server on a port of its choice.
-func serve(pail string, historyMax int) (*exec.Cmd, string) {
-	arguments := []string{"serve", "--listen", "127.0.0.1:0", "--log-format", "json"}
-	if historyMax > 0 {
-		arguments = append(arguments, "--history-events-max", fmt.Sprint(historyMax))
-	}
-	server := exec.Command(pail, arguments...)
-	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	logs, err := server.StderrPipe()
-	if err == nil {
-		err = server.Start()
-	}
-	if err != nil {
-		fmt.Println(err)
-		os.Exit(2)
-	}
-	lines := bufio.NewScanner(logs)
-	for lines.Scan() {
-		var line struct {
-			Fields struct{ Message, Address string }
-		}
-		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Fields.Message == "listening" {
-			go func() {
-				for lines.Scan() {
-					if strings.Contains(lines.Text(), "panic") {
-						fmt.Println(lines.Text())
-					}
-				}
-			}()
-			return server, line.Fields.Address
-		}
-	}
-	fmt.Println("the server did not start")
-	os.Exit(2)
-	return nil, ""
-}
-
-func end(server *exec.Cmd) {
-	server.Process.Signal(syscall.SIGTERM)
-	if err := server.Wait(); err != nil {
-		fmt.Printf("the server ended with: %v\n", err)
-		os.Exit(1)
-	}
 }
 
 // keep leaves the history, and porcupine's picture of it.
