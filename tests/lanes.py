@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ sys.path.append(str(ROOT / "benches" / "comparison"))
 import messages as m
 from gauge import cpu_s
 from peers import StockTonic
-from wire import PREFACE, PRIORITY, SETTINGS, Connection, Connections, frame
+from wire import DATA, PREFACE, PRIORITY, SETTINGS, Connection, Connections, frame
 from world import DEADLINE_S, Server, Wrong, end_as_told, has, pail_to_test, require, run_beside_each_other, until
 
 CROWD = ROOT / "clients" / "go" / ".build" / "bin" / "crowd"
@@ -38,6 +39,7 @@ MARGIN_S = 3
 VALUE_BYTES, UNREAD_BYTES = 100_000, 40 << 20
 FIRST_WORD_S, IDLE_S, KEEPALIVE_S, AGE_S, NOT_READING_S, DRAIN_S = 10, 2, 10 + 5, 1, 30, 2
 CROWD_SIZE, CONNECTIONS = 2_000, 10_000
+SMALL_FRAMES, SMALL_FRAMES_AT_ONCE, TALKERS = 100_000, 2_000, 16  # together less than the least window
 # Most of it are HTTP/2's buffers, which are resident whole because pail's memory is in huge pages.
 CONNECTION_BYTES_MAX = 48 << 10
 
@@ -224,6 +226,49 @@ def holds_many_connections(binary):
     return words
 
 
+class Talker(Connection):
+    """Counts answers by a marker, which may begin in one frame and end in the next."""
+
+    def __init__(self, address, marker):
+        super().__init__(address)
+        self.marker, self.answers, self.end = marker, 0, b""
+
+    def take(self, kind, flags, stream, payload):
+        super().take(kind, flags, stream, payload)
+        if kind == DATA:
+            seen = self.end + payload
+            self.answers += seen.count(self.marker)
+            self.end = seen[1 - len(self.marker) :]
+
+    def talk(self, message):
+        """Sends the message in a frame of its own again and again, and hears the answers. A GOAWAY is an error here."""
+        self.socket.settimeout(DEADLINE_S)
+        self.prepare(SERVICE + "Pipeline", b"", half_close=False)
+        self.send()
+        for sent in range(0, SMALL_FRAMES, SMALL_FRAMES_AT_ONCE):
+            self.socket.sendall(frame(DATA, 0, 1, message) * SMALL_FRAMES_AT_ONCE)
+            while self.answers < sent + SMALL_FRAMES_AT_ONCE:
+                self.read(None)
+        return self.answers
+
+
+def takes_small_frames(binary):
+    """Small frames by the hundred thousand are work, and no attack: no connection is told to go away."""
+    bucket, key, value = "bbb", "kk", "milk of the lanes"
+    message = m.pipeline(m.GET, [m.get(bucket, key)], 1)
+    require(len(message) == 20, f"a frame of {len(message)} bytes")
+    with Server(binary) as server:
+        server.do("create", bucket)
+        server.do("put", bucket, key, value)
+        start = time.monotonic()
+        with ThreadPoolExecutor(TALKERS) as pool:
+            talkers = [Talker(server.address, value.encode()) for _ in range(TALKERS)]
+            answers = sum(pool.map(lambda talker: talker.talk(message), talkers))
+        took = time.monotonic() - start
+    require(answers == TALKERS * SMALL_FRAMES, f"{answers:,} answers")
+    return f"{TALKERS} connections, {SMALL_FRAMES:,} frames each, in {took:.1f} s"
+
+
 def resident_bytes(pid):
     with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
         return int(statm.read().split()[1]) * resource.getpagesize()
@@ -255,7 +300,8 @@ def main():
     ]
     wrong = run_beside_each_other(cases)
     # By itself: who is busy does not answer ten thousand pings.
-    wrong += run_beside_each_other([("holds many connections", partial(holds_many_connections, binary))])
+    for case in (holds_many_connections, takes_small_frames):
+        wrong += run_beside_each_other([(case.__name__.replace("_", " "), partial(case, binary))])
     if wrong:
         raise Wrong(f"{wrong} cases went wrong")
 
