@@ -158,7 +158,7 @@ mod planted {
             let difference = difference(CASES, 50, random.below(u64::MAX));
             match &difference {
                 Some(Difference { why, .. }) => {
-                    println!("{bug:?} is found: {}", why.lines().next().unwrap_or_default())
+                    println!("{bug:?} is found: {}", why.lines().next().unwrap_or_default());
                 }
                 None => println!("{bug:?} is not found by {CASES} cases"),
             }

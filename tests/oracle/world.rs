@@ -515,8 +515,13 @@ fn downs(watch: &mut Watch) -> Vec<(u64, String)> {
     while let Some(update) = next(watch) {
         let Update::Events(notices) = update else { continue };
         for notice in notices {
-            let NoticeKind::Down { exit, .. } = &notice.kind else { panic!("only deaths were asked for: {notice:?}") };
-            downs.push((notice.id.unwrap_or_default(), reason(exit)));
+            let exit = match &notice.kind {
+                NoticeKind::Happened(event) => event.exit().cloned(),
+                NoticeKind::NoProc { .. } => Some(Reason::NoProc.into()),
+                _ => None,
+            };
+            let Some(exit) = exit else { panic!("only deaths were asked for: {notice:?}") };
+            downs.push((notice.id.unwrap_or_default(), reason(&exit)));
         }
     }
     downs
