@@ -169,6 +169,9 @@ pub const WATCH_BATCH_EVENTS: usize = 256;
 /// Changes of entries that a watch takes from the ring in one step, and that are announced in one.
 pub const RING_BATCH: usize = 256;
 
+/// More than an event has on the wire besides its texts: tags, lengths, a ref, an id, a version, a revision, a time.
+pub const EVENT_FIXED_BYTES: usize = 96;
+
 /// A watch packs events into one response until it is about this large.
 pub const WATCH_BATCH_BYTES: usize = 16 * KIB;
 

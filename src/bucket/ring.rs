@@ -31,7 +31,7 @@ use self::interests::Interests;
 pub use self::interests::Scope;
 use super::Value;
 use crate::{
-    limits::{MONITOR_BATCH, RING_BATCH},
+    limits::{EVENT_FIXED_BYTES, MONITOR_BATCH, RING_BATCH},
     name::{BucketId, Version},
     time_to_live::Due,
 };
@@ -79,12 +79,12 @@ impl Change {
 
     /// More than it has on the wire.
     pub(crate) fn bytes(&self) -> usize {
-        FIXED_BYTES + self.text_bytes()
+        EVENT_FIXED_BYTES + self.text_bytes()
     }
 
     /// What it costs to keep, about, its form on the wire included: it is kept for those who are told of it.
     fn kept_bytes(&self) -> usize {
-        mem::size_of::<Self>() + 2 * mem::size_of::<usize>() + FIXED_BYTES + 2 * self.text_bytes()
+        mem::size_of::<Self>() + 2 * mem::size_of::<usize>() + EVENT_FIXED_BYTES + 2 * self.text_bytes()
     }
 
     fn text_bytes(&self) -> usize {
@@ -95,9 +95,6 @@ impl Change {
         self.name.len() + self.key.len() + value
     }
 }
-
-/// More than a change has on the wire besides its texts: tags, lengths, a ref, an id, a version, a time.
-const FIXED_BYTES: usize = 96;
 
 /// The place of a change in the ring: how many were appended before it.
 pub type Position = u64;

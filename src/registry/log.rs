@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 
 use crate::{
     clock::Stamp,
-    limits::Limits,
+    limits::{EVENT_FIXED_BYTES, Limits},
     name::{BucketId, Revision, Version},
     process::Exit,
 };
@@ -73,19 +73,24 @@ impl Event {
 
     /// More than it has on the wire.
     pub(crate) fn bytes(&self) -> usize {
-        FIXED_BYTES + self.name.len() + self.exit().map_or(0, |exit| exit.detail().len())
+        EVENT_FIXED_BYTES + self.text_bytes()
     }
 
-    /// What it costs to keep, about, its form on the wire included.
+    /// What it costs to keep, about, its form on the wire included: it is kept for those who are told of it.
     fn kept_bytes(&self) -> usize {
         let death = self.exit().map_or(0, |_| mem::size_of::<Death>());
-        // It is shared, and so is its name: two counts each. The form on the wire is boxed twice.
-        mem::size_of::<Self>() + death + 6 * mem::size_of::<usize>() + 2 * self.bytes()
+        // The two counts of what is shared, and the two words of the inner box.
+        let pointers = 4 * mem::size_of::<usize>();
+        mem::size_of::<Self>() + death + pointers + WIRE_BYTES + 2 * self.text_bytes()
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.name.len() + self.exit().map_or(0, |exit| exit.detail().len())
     }
 }
 
-/// More than an event has on the wire besides its texts: tags, lengths, a ref, an id, a version, a revision, a time.
-const FIXED_BYTES: usize = 64;
+/// What its form on the wire has besides its texts, about, where no number is very large.
+const WIRE_BYTES: usize = 48;
 
 /// The log does not go back that far.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -237,8 +237,8 @@ impl HistoryWatch {
             // Where something of it was told already, that is what became of it.
             if snapshot.of == SnapshotOf::Buckets && !self.scope.is_mentioned(&name) {
                 let at = At { revision: page.before.revision, time: self.seat.registry.clock().wall() };
-                let kind = NoticeKind::NoProc { at };
-                batch.push(Happening { refs: self.scope.refs(&name), name, id: None, what: kind });
+                let what = NoticeKind::NoProc { at };
+                batch.push(Happening { refs: self.scope.refs(&name), name, id: None, what });
             }
         }
         snapshot.after = page.last.take().or(snapshot.after.take());

@@ -10,7 +10,7 @@ use crate::{
         Entry, Values,
         ring::{Change, ChangeKind},
     },
-    limits::WATCH_BATCH_BYTES,
+    limits::{EVENT_FIXED_BYTES, WATCH_BATCH_BYTES},
     process::MonitorRef,
     value::Value,
 };
@@ -34,16 +34,15 @@ impl Happening {
 
     /// Bytes of one of its notices, at least as many as it will have on the wire.
     fn bytes(&self) -> usize {
-        const FIXED: usize = 96;
         match &self.what {
             NoticeKind::Changed(change) => change.bytes(),
             NoticeKind::Happened(event) => event.bytes(),
-            NoticeKind::Alive { .. } | NoticeKind::NoProc { .. } => FIXED + self.name.len(),
+            NoticeKind::Alive { .. } | NoticeKind::NoProc { .. } => EVENT_FIXED_BYTES + self.name.len(),
             NoticeKind::Put { entry, .. } => {
                 let value = entry.value.as_ref().map_or(0, Value::heap_bytes);
-                FIXED + self.name.len() + entry.key.len() + value
+                EVENT_FIXED_BYTES + self.name.len() + entry.key.len() + value
             }
-            NoticeKind::Deleted { key, .. } => FIXED + self.name.len() + key.len(),
+            NoticeKind::Deleted { key, .. } => EVENT_FIXED_BYTES + self.name.len() + key.len(),
         }
     }
 
