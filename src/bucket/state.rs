@@ -278,18 +278,16 @@ impl Bucket {
     }
 
     pub(super) fn put(&mut self, key: Key<'_>, value: Value, due: Due) -> Result<Version, Error> {
-        let mut version = self.version.next();
+        let next = self.version.next();
         if strikes(Bug::LostPut) {
-            self.version = version;
-            return Ok(version);
+            self.version = next;
+            return Ok(next);
         }
-        if strikes(Bug::ReorderedVersions) {
-            version = version.next();
-        }
+        let version = if strikes(Bug::ReorderedVersions) { next.next() } else { next };
         // Those who watch have a copy of their own.
         let copy = self.record.is_some().then(|| value.clone());
         self.exchange(key.as_str(), Some(Slot { value, version, due }))?;
-        self.version = self.version.next();
+        self.version = next;
         if let Some(value) = copy {
             self.note(key.as_str(), || ChangeKind::Put { value, due });
         }

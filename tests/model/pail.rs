@@ -17,14 +17,14 @@ use pail::{
     limits::Limits,
     pb::{
         self, Reason, bucket_service_server::BucketService as _, event::Event, pipeline_op::Op,
-        pipeline_result::Result as Done, watch_response::Response,
+        pipeline_result::Result as Done, watch_response::Response as Said,
     },
     registry::Registry,
     service::{Buckets, WatchStream},
 };
 use prost::{Message as _, bytes::Bytes};
 use tokio::runtime::{Builder, Runtime};
-use tonic::{Request, Status, Streaming, codec::Codec as _};
+use tonic::{Request, Response, Status, Streaming, codec::Codec as _};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt as _;
 
@@ -82,7 +82,7 @@ impl Pail {
         let _runtime = runtime().enter();
         let mut answers = Vec::new();
         let mut refused = None;
-        let mut heard = None;
+        let mut opened = None;
         match transition {
             Transition::Call(op) => answers.push(self.answer(op)),
             Transition::Pipeline(ops) => answers = self.pipeline(ops),
@@ -96,29 +96,26 @@ impl Pail {
             }
             Transition::Watch(request) => {
                 self.meet_all();
-                let mut others = self.hear();
                 match self.open(request) {
-                    Ok(mut open) => {
-                        if self.watches.len() == WATCHES_MAX {
-                            self.watches.remove(0);
-                            others.remove(0);
-                        }
-                        others.push(open.hear());
-                        self.watches.push(open);
-                    }
+                    Ok(open) => opened = Some(open),
                     Err(reason) => refused = Some(reason),
                 }
-                heard = Some(others);
             }
         }
-        let heard = heard.unwrap_or_else(|| self.hear());
-        let answers: Vec<Result<&Done, &str>> =
-            answers.iter().map(|answer| answer.as_ref().map_err(String::as_str)).collect();
-        let expected_answers: Vec<Result<&Done, &str>> =
-            expected.answers.iter().map(|answer| answer.as_ref().map_err(|reason| *reason)).collect();
-        // By their bytes, since a NaN is not equal to itself.
-        assert_eq!(format!("{answers:?}"), format!("{expected_answers:?}"), "answers: pail's, and the model's");
+        // A new one hears what there is as it begins, and the others what has happened until then.
+        let mut heard = self.hear();
+        if let Some(mut open) = opened {
+            if self.watches.len() == WATCHES_MAX {
+                self.watches.remove(0);
+                heard.remove(0);
+            }
+            heard.push(open.hear());
+            self.watches.push(open);
+        }
+        // As they print, since a NaN is not equal to itself.
+        assert_eq!(format!("{answers:?}"), format!("{:?}", expected.answers), "answers: pail's, and the model's");
         assert_eq!(refused.as_deref(), expected.refused, "a refused Watch: pail's reason, and the model's");
+        assert_eq!(heard.len(), expected.heard.len(), "the watches");
         for (heard, expected) in heard.iter().zip(&expected.heard) {
             assert_eq!(format!("{heard:?}"), format!("{:?}", sorted(expected)), "a Watch: pail's, and the model's");
         }
@@ -131,82 +128,29 @@ impl Pail {
     }
 
     fn answer(&mut self, op: Op) -> Answer {
-        let now = "a unary call waits for nothing";
+        let service = &self.service;
         let done = match op {
-            Op::Create(request) => self
-                .service
-                .create(Request::new(request))
-                .now_or_never()
-                .expect(now)
-                .map(|done| Done::Create(done.into_inner())),
-            Op::Lookup(request) => self
-                .service
-                .lookup(Request::new(request))
-                .now_or_never()
-                .expect(now)
-                .map(|done| Done::Lookup(done.into_inner())),
+            Op::Create(request) => now(service.create(Request::new(request)), Done::Create),
+            Op::Lookup(request) => now(service.lookup(Request::new(request)), Done::Lookup),
             Op::List(mut request) => {
                 if request.page_token == LAST_TOKEN {
                     request.page_token.clone_from(&self.list_token);
                 }
-                self.service
-                    .list(Request::new(request))
-                    .now_or_never()
-                    .expect(now)
-                    .map(|done| Done::List(done.into_inner()))
+                now(service.list(Request::new(request)), Done::List)
             }
-            Op::Stop(request) => self
-                .service
-                .stop(Request::new(request))
-                .now_or_never()
-                .expect(now)
-                .map(|done| Done::Stop(done.into_inner())),
-            Op::Put(request) => self
-                .service
-                .put(Request::new(request))
-                .now_or_never()
-                .expect(now)
-                .map(|done| Done::Put(done.into_inner())),
-            Op::Get(request) => self
-                .service
-                .get(Request::new(request))
-                .now_or_never()
-                .expect(now)
-                .map(|done| Done::Get(done.into_inner())),
-            Op::Delete(request) => self
-                .service
-                .delete(Request::new(request))
-                .now_or_never()
-                .expect(now)
-                .map(|done| Done::Delete(done.into_inner())),
-            Op::Add(request) => self
-                .service
-                .add(Request::new(request))
-                .now_or_never()
-                .expect(now)
-                .map(|done| Done::Add(done.into_inner())),
-            Op::Touch(request) => self
-                .service
-                .touch(Request::new(request))
-                .now_or_never()
-                .expect(now)
-                .map(|done| Done::Touch(done.into_inner())),
+            Op::Stop(request) => now(service.stop(Request::new(request)), Done::Stop),
+            Op::Put(request) => now(service.put(Request::new(request)), Done::Put),
+            Op::Get(request) => now(service.get(Request::new(request)), Done::Get),
+            Op::Delete(request) => now(service.delete(Request::new(request)), Done::Delete),
+            Op::Add(request) => now(service.add(Request::new(request)), Done::Add),
+            Op::Touch(request) => now(service.touch(Request::new(request)), Done::Touch),
             Op::Scan(mut request) => {
                 if request.page_token == LAST_TOKEN {
                     request.page_token.clone_from(&self.scan_token);
                 }
-                self.service
-                    .scan(Request::new(request))
-                    .now_or_never()
-                    .expect(now)
-                    .map(|done| Done::Scan(done.into_inner()))
+                now(service.scan(Request::new(request)), Done::Scan)
             }
-            Op::Transact(request) => self
-                .service
-                .transact(Request::new(request))
-                .now_or_never()
-                .expect(now)
-                .map(|done| Done::Transact(done.into_inner())),
+            Op::Transact(request) => now(service.transact(Request::new(request)), Done::Transact),
         };
         self.plain(done)
     }
@@ -279,18 +223,18 @@ impl Open {
             assert!(revision == 0 || revision >= self.revision, "{revision} comes after {}", self.revision);
             self.revision = self.revision.max(revision);
             match response.unwrap() {
-                Response::Started(started) => {
+                Said::Started(started) => {
                     self.refs = started.monitors.iter().map(|monitor| monitor.r#ref).collect();
                     heard.started = Some(started.monitors.iter().map(|monitor| monitor.bucket_id).collect());
                 }
-                Response::Events(events) => {
+                Said::Events(events) => {
                     for mut event in events.events.into_iter().map(|event| event.event.unwrap()) {
                         self.place(&mut event);
                         self.check_order(&event);
                         heard.events.push(event);
                     }
                 }
-                Response::Synced(_) => heard.synced = true,
+                Said::Synced(_) => heard.synced = true,
                 other => panic!("{other:?}"),
             }
         }
@@ -320,6 +264,12 @@ impl Open {
         assert!((place == 0) == (r#ref == 0), "the ref {ref} was never given");
         set_ref(event, place as u64);
     }
+}
+
+/// What a unary call answers, which waits for nothing.
+fn now<T>(call: impl Future<Output = Result<Response<T>, Status>>, done: fn(T) -> Done) -> Result<Done, Status> {
+    let answer = call.now_or_never().expect("a unary call waits for nothing");
+    answer.map(|response| done(response.into_inner()))
 }
 
 /// The events by bucket. What is in the buckets, and what becomes of them, comes in the order of each bucket, and not of all.
