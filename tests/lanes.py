@@ -45,12 +45,14 @@ CONNECTION_BYTES_MAX = 48 << 10
 
 
 class Pail(Server):
-    """pail with one large entry."""
+    """pail with one large entry, and without a connection: those that made the entry are gone."""
 
     def __init__(self, binary, *options):
         super().__init__(binary, *options)
+        before = descriptors(self.pid)
         self.do("create", "lanes")
         self.do("put", "lanes", "key", "x" * VALUE_BYTES)
+        until(lambda: descriptors(self.pid) <= before, "the connections that made the entry are gone")
 
 
 def connected(server, within_s=DEADLINE_S):
