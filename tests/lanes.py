@@ -45,14 +45,12 @@ CONNECTION_BYTES_MAX = 48 << 10
 
 
 class Pail(Server):
-    """pail with one large entry, and without a connection: those that made the entry are gone."""
+    """pail with one large entry."""
 
     def __init__(self, binary, *options):
         super().__init__(binary, *options)
-        before = descriptors(self.pid)
         self.do("create", "lanes")
         self.do("put", "lanes", "key", "x" * VALUE_BYTES)
-        until(lambda: descriptors(self.pid) <= before, "the connections that made the entry are gone")
 
 
 def connected(server, within_s=DEADLINE_S):
@@ -77,6 +75,27 @@ def is_closed(client, within_s):
 
 def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def inode(client):
+    """What the server's end of a connection is, which its descriptor of it names; 0 where it has none."""
+    ends = [f":{port:04X}" for port in (client.getpeername()[1], client.getsockname()[1])]
+    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines():
+        _, local, remote, *_, number = line.split()[:10]
+        if [local[-5:], remote[-5:]] == ends:
+            return int(number)
+    return 0
+
+
+def has_descriptor(pid, number):
+    """Whether a process has this very connection. How many it has says little: others come and go."""
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if os.readlink(descriptor) == f"socket:[{number}]":
+                return True
+        except FileNotFoundError:
+            pass  # it was closed since
+    return False
 
 
 # The questions: whether the server does it, and what was seen.
@@ -153,22 +172,22 @@ def has_its_clients_move(server):
 
 def cuts_who_does_not_read(server):
     """A peer that asks for much and goes on talking, but reads nothing, is cut, and its descriptor comes back."""
-    before = descriptors(server.pid)
     client = Connection(server.address)
     for _ in range(UNREAD_BYTES // VALUE_BYTES):
         client.prepare(SERVICE + "Get", m.framed(m.get("lanes", "key")))
     client.send()
-    until(lambda: descriptors(server.pid) > before, "the connection is accepted")
+    until(lambda: has_descriptor(server.pid, inode(client.socket)), "the connection is accepted")
+    connection = inode(client.socket)
     start = time.monotonic()
     # From the last byte that the kernel had room for, which may be some seconds after.
-    while (took := time.monotonic() - start) < NOT_READING_S + 15 and descriptors(server.pid) > before:
+    while (took := time.monotonic() - start) < NOT_READING_S + 15 and has_descriptor(server.pid, connection):
         time.sleep(0.2)
         try:
             # Says that it is there, and is not answered: what a ping would be.
             client.socket.send(frame(PRIORITY, 0, 1, bytes(5)), socket.MSG_DONTWAIT)
         except OSError:
             pass  # it is cut, or the server reads no more either
-    came_back = descriptors(server.pid) <= before
+    came_back = not has_descriptor(server.pid, connection)
     return came_back, f"descriptor back: {came_back}, after {took:.1f} s"
 
 
