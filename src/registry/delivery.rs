@@ -5,8 +5,9 @@
 //! [`Inbox`] and wakes it. Those who read the log are only woken.
 
 use std::{
+    cell::Cell,
     collections::{HashMap, VecDeque},
-    mem,
+    mem, ptr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -65,6 +66,11 @@ pub(crate) enum Interest {
     Log,
     /// That the server drains.
     Drain,
+}
+
+thread_local! {
+    /// The address of the [`Delivery`] whose news this thread holds back, or 0.
+    static HELD: Cell<usize> = const { Cell::new(0) };
 }
 
 /// The monitors of one bucket, nearly always one.
@@ -160,12 +166,42 @@ impl Delivery {
     /// been counted before it looks at the log or has a monitor, each behind a lock that was held for this event.
     pub(super) fn settle(&self, revision: Revision) {
         self.settled.store(revision.get(), Ordering::Release);
-        if self.listeners.load(Ordering::Relaxed) == 0 {
-            return;
+        if HELD.get() != self.address() {
+            self.tell();
         }
-        if !self.news.swap(true, Ordering::AcqRel) {
+    }
+
+    /// Wakes the one who delivers, for somebody who listens.
+    fn tell(&self) {
+        if self.listeners.load(Ordering::Relaxed) != 0 && !self.news.swap(true, Ordering::AcqRel) {
             self.waker.wake();
         }
+    }
+
+    /// Does work of many deaths, and wakes the one who delivers at its end, where this thread would have done it for each. Keep
+    /// it short: what others settle meanwhile is told at once, unless it is this thread that does it for them.
+    pub(super) fn at_the_end_of(&self, work: impl FnOnce()) {
+        struct Held<'a>(&'a Delivery);
+        impl Drop for Held<'_> {
+            fn drop(&mut self) {
+                HELD.set(0);
+                if self.0.settled.load(Ordering::Acquire) != self.0.delivered.load(Ordering::Acquire) {
+                    self.0.tell();
+                }
+            }
+        }
+        HELD.set(self.address());
+        let _held = Held(self);
+        work();
+    }
+
+    fn address(&self) -> usize {
+        ptr::from_ref(self).addr()
+    }
+
+    /// Whether more than one watcher wants to hear of events.
+    pub(super) fn has_many_listeners(&self) -> bool {
+        self.listeners.load(Ordering::Relaxed) > 1
     }
 
     /// Up to this revision, what was monitored has been put into the inboxes.
@@ -208,4 +244,48 @@ impl Delivery {
 
 fn key(inbox: &Arc<Inbox>) -> usize {
     Arc::as_ptr(inbox).addr()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Mutex, task::Wake, thread};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(Mutex<usize>);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            *self.0.lock().unwrap() += 1;
+        }
+    }
+
+    #[test]
+    fn many_deaths_wake_who_delivers_once_and_those_of_others_do_so_meanwhile() {
+        let delivery = Delivery::new(Revision::new(1));
+        delivery.enroll(&Arc::default(), Interest::Log);
+        let woken = Arc::<Woken>::default();
+        let waker = Arc::clone(&woken).into();
+        let count = || {
+            delivery.poll_deliver(&mut Context::from_waker(&waker));
+            mem::take(&mut *woken.0.lock().unwrap())
+        };
+        assert_eq!(count(), 0);
+
+        delivery.at_the_end_of(|| {
+            delivery.settle(Revision::new(2));
+            delivery.settle(Revision::new(3));
+            assert_eq!(count(), 0);
+            thread::scope(|scope| scope.spawn(|| delivery.settle(Revision::new(4))).join().unwrap());
+            assert_eq!((count(), delivery.delivered()), (1, Revision::new(4)));
+            delivery.settle(Revision::new(5));
+        });
+        assert_eq!((count(), delivery.delivered()), (1, Revision::new(5)));
+
+        delivery.at_the_end_of(|| {});
+        assert_eq!(count(), 0, "there was nothing");
+        delivery.settle(Revision::new(6));
+        assert_eq!(count(), 1);
+    }
 }

@@ -305,10 +305,12 @@ impl Registry {
             if due.is_empty() {
                 return;
             }
-            for bucket in due.iter().filter_map(WeakProcess::upgrade) {
-                // One that died meanwhile needs nothing more.
-                drop(bucket.call(Tick));
-            }
+            self.shared.delivery.at_the_end_of(|| {
+                for bucket in due.iter().filter_map(WeakProcess::upgrade) {
+                    // One that died meanwhile needs nothing more.
+                    drop(bucket.call(Tick));
+                }
+            });
         }
     }
 
@@ -400,6 +402,11 @@ impl Registry {
     /// Whether nothing more will come than what is in the log and the inboxes.
     pub(crate) fn has_ended(&self) -> bool {
         self.shared.ended.load(Ordering::Acquire)
+    }
+
+    /// Whether more than one watcher hears of events: what is made for one of them may serve the next.
+    pub(crate) fn has_many_listeners(&self) -> bool {
+        self.shared.delivery.has_many_listeners()
     }
 
     /// Notes a watcher, to be woken for what it is interested in until it is forgotten.

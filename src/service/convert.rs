@@ -164,8 +164,8 @@ fn to_event(notice: watch::Notice, registry: &Registry) -> wire::Event {
     let bucket_id = notice.id.unwrap_or_default();
     let bucket = || notice.name.to_string();
     let event = match notice.kind {
-        watch::NoticeKind::Happened(event) => return shared(r#ref, wire::Fact::Lifecycle(event), registry),
-        watch::NoticeKind::Changed(change) => return shared(r#ref, wire::Fact::Change(change), registry),
+        watch::NoticeKind::Happened(event) => return told(r#ref, wire::Fact::Lifecycle(event), registry),
+        watch::NoticeKind::Changed(change) => return told(r#ref, wire::Fact::Change(change), registry),
         watch::NoticeKind::Alive { at } => {
             let (revision, time) = (at.revision.get(), Some(timestamp(at.time)));
             Event::Created(pb::CreatedEvent { r#ref, bucket: bucket(), bucket_id, revision, time, initial: true })
@@ -188,33 +188,39 @@ fn to_event(notice: watch::Notice, registry: &Registry) -> wire::Event {
     wire::Event::Own(pb::Event { event: Some(event) })
 }
 
-/// What all who watch are told alike, but for the ref.
-fn shared(r#ref: u64, fact: wire::Fact, registry: &Registry) -> wire::Event {
-    wire::Event::shared(r#ref, fact, |fact| match fact {
-        wire::Fact::Lifecycle(event) => to_lifecycle(event),
-        wire::Fact::Change(change) => to_change(change, registry),
-    })
+/// What all who watch are told alike, but for the ref. Where there is one who listens, its bytes are not kept for others:
+/// memory that is touched for each event costs more than to encode it.
+fn told(r#ref: u64, fact: wire::Fact, registry: &Registry) -> wire::Event {
+    let event = |r#ref, fact: &wire::Fact| match fact {
+        wire::Fact::Lifecycle(event) => to_lifecycle(r#ref, event),
+        wire::Fact::Change(change) => to_change(r#ref, change, registry),
+    };
+    if registry.has_many_listeners() {
+        wire::Event::shared(r#ref, fact, |fact| event(0, fact))
+    } else {
+        wire::Event::Own(pb::Event { event: Some(event(r#ref, &fact)) })
+    }
 }
 
-/// A creation or a death, with no ref.
-fn to_lifecycle(event: &registry::Event) -> pb::event::Event {
+/// A creation or a death.
+fn to_lifecycle(r#ref: u64, event: &registry::Event) -> pb::event::Event {
     use pb::event::Event;
     let (bucket, bucket_id, revision) = (event.name.to_string(), event.id().get(), event.revision.get());
     let time = Some(timestamp(event.time.into()));
     match &event.kind {
         EventKind::Created => {
-            Event::Created(pb::CreatedEvent { r#ref: 0, bucket, bucket_id, revision, time, initial: false })
+            Event::Created(pb::CreatedEvent { r#ref, bucket, bucket_id, revision, time, initial: false })
         }
         EventKind::Down(death) => {
             let (reason, detail) = (to_reason(death.exit.reason).into(), death.exit.detail().to_owned());
             let version = death.version.0;
-            Event::Down(pb::DownEvent { r#ref: 0, bucket, bucket_id, reason, detail, version, revision, time })
+            Event::Down(pb::DownEvent { r#ref, bucket, bucket_id, reason, detail, version, revision, time })
         }
     }
 }
 
-/// A change of an entry, with no ref.
-fn to_change(change: &Change, registry: &Registry) -> pb::event::Event {
+/// A change of an entry.
+fn to_change(r#ref: u64, change: &Change, registry: &Registry) -> pb::event::Event {
     use pb::event::Event;
     let (bucket, bucket_id, key, version) =
         (change.name.to_string(), change.id.get(), change.key.to_string(), change.version.0);
@@ -222,11 +228,11 @@ fn to_change(change: &Change, registry: &Registry) -> pb::event::Event {
         ChangeKind::Put { value, due } => {
             let expire_time = registry.wall(*due).map(timestamp);
             let entry = pb::Entry { key, value: Some(to_value(value.clone())), version, expire_time };
-            Event::Put(pb::PutEvent { r#ref: 0, bucket, bucket_id, entry: Some(entry), initial: false })
+            Event::Put(pb::PutEvent { r#ref, bucket, bucket_id, entry: Some(entry), initial: false })
         }
         kind => {
             let expired = matches!(kind, ChangeKind::Expired);
-            Event::Deleted(pb::DeletedEvent { r#ref: 0, bucket, bucket_id, key, version, expired })
+            Event::Deleted(pb::DeletedEvent { r#ref, bucket, bucket_id, key, version, expired })
         }
     }
 }
