@@ -2,6 +2,7 @@
 //!
 //! A call is refused at the gate while the server drains. It ends when its deadline passes, be that before its headers, as
 //! a response of trailers only, or in the midst of a stream, as trailers after what was sent; its handler is dropped then.
+//! Where the client keeps its window closed, it ends with its connection: nobody asks the body for more until then.
 //! A panic in it, in the handler or in the stream that the handler returned, ends this call alone, with INTERNAL: without
 //! that, a stream that panics would look as if it had ended well.
 //!

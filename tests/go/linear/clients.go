@@ -199,8 +199,8 @@ func (c *client) heard(err error, out output) output {
 			c.breaks("VERSION_MISMATCH without the version: %v", info)
 		}
 		return output{Reason: reason, Actual: actual}
-	case "":
-		return output{Unknown: true} // it was given up, or cut off
+	case "", "DEADLINE_EXCEEDED":
+		return output{Unknown: true} // it was given up, by either side, or cut off
 	default:
 		c.breaks("nobody asked for %s: %v", reason, err)
 		return output{Unknown: true}
