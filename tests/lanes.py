@@ -27,7 +27,8 @@ import messages as m
 from gauge import cpu_s
 from peers import StockTonic
 from wire import DATA, PREFACE, PRIORITY, SETTINGS, Connection, Connections, frame
-from world import DEADLINE_S, Server, Wrong, end_as_told, has, pail_to_test, require, run_beside_each_other, until
+from world import DEADLINE_S, Server, Wrong, descriptors, end_as_told, has, pail_to_test, require, rss_bytes
+from world import run_beside_each_other, until
 
 CROWD = ROOT / "clients" / "go" / ".build" / "bin" / "crowd"
 SERVICE = "/pail.v1.BucketService/"
@@ -71,10 +72,6 @@ def is_closed(client, within_s):
         except ConnectionError:
             return True
     return False
-
-
-def descriptors(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def inode(client):
@@ -238,10 +235,10 @@ def holds_many_connections(binary):
         with start() as server:
             with Connections(server.address, 1) as one:
                 one.ask(SERVICE + "List", [LIST])
-            before = resident_bytes(server.pid)
+            before = rss_bytes(server.pid)
             with Connections(server.address, CONNECTIONS) as all_of_them:
                 all_of_them.ask(SERVICE + "List", [LIST] * CONNECTIONS)
-                each[lane] = (resident_bytes(server.pid) - before) // CONNECTIONS
+                each[lane] = (rss_bytes(server.pid) - before) // CONNECTIONS
     words = ", ".join(f"{lane}: {size:,} bytes each" for lane, size in each.items())
     require(each["pail"] <= CONNECTION_BYTES_MAX, words)
     return words
@@ -288,11 +285,6 @@ def takes_small_frames(binary):
         took = time.monotonic() - start
     require(answers == TALKERS * SMALL_FRAMES, f"{answers:,} answers")
     return f"{TALKERS} connections, {SMALL_FRAMES:,} frames each, in {took:.1f} s"
-
-
-def resident_bytes(pid):
-    with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * resource.getpagesize()
 
 
 QUESTIONS = {

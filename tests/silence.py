@@ -17,7 +17,7 @@ import time
 from functools import partial
 
 from world import Link, Server, Watch, Wrong
-from world import end_as_told, has, pail_to_test, require, run_beside_each_other, until
+from world import descriptors, end_as_told, has, pail_to_test, require, run_beside_each_other, until
 
 AT_ONCE_S = 1
 # The server pings after so long, and waits so long for the answer.
@@ -82,10 +82,6 @@ def ip(*words):
         raise Wrong(f"ip {' '.join(words)}: {done.stdout}")
 
 
-def descriptors(server):
-    return len(os.listdir(f"/proc/{server.pid}/fd"))
-
-
 def is_full(server):
     """No stream more can be had. If one could, it would prove nothing that there is room later."""
     try:
@@ -103,14 +99,14 @@ def a_silent_network(pail):
     room = ["--long-streams-total-max", "3"]
     with Namespace() as namespace, Server(pail, *room, listen=f"{HERE}:0") as server:
         with Watch(server.address, follow("b")) as witness:
-            before = descriptors(server)
+            before = descriptors(server.pid)
             with (
                 Link(server.address, "b", within=namespace.inside),
                 Watch(server.address, follow("other"), within=namespace.inside),
             ):
-                require(descriptors(server) == before + 2, "each has a connection")
+                require(descriptors(server.pid) == before + 2, "each has a connection")
                 is_full(server)
-                until(lambda: descriptors(server) == before + 2, "the refused one's connection is over")
+                until(lambda: descriptors(server.pid) == before + 2, "the refused one's connection is over")
 
                 begun = time.monotonic()
                 namespace.fall_silent()
@@ -118,7 +114,7 @@ def a_silent_network(pail):
                 took = at - begun
                 require(reason == "REASON_NOCONNECTION", f"{reason} {detail}")
                 require(KEEPALIVE_S - 10 - MARGIN_S < took < KEEPALIVE_S + MARGIN_S, f"after {took:.3f} s")
-                until(lambda: descriptors(server) == before, "both descriptors are back", KEEPALIVE_S)
+                until(lambda: descriptors(server.pid) == before, "both descriptors are back", KEEPALIVE_S)
                 returned = time.monotonic() - begun
                 with Watch(server.address, follow("b")), Watch(server.address, follow("b")):
                     pass

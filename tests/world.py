@@ -6,6 +6,7 @@ A process that is started here is ended by the `with` that started it, on every 
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -234,6 +235,17 @@ def until(is_so, what, within_s=DEADLINE_S):
         if time.monotonic() > end:
             raise Wrong(f"not within {within_s} s: {what}")
         time.sleep(0.05)
+
+
+def descriptors(pid):
+    """How many a process has."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def rss_bytes(pid):
+    """The resident memory of a process."""
+    [kib] = re.findall(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(encoding="ascii"), re.M)
+    return int(kib) * 1024
 
 
 def require(is_so, what):

@@ -21,11 +21,6 @@ def cpu_s(pid):
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
-def rss_bytes(pid):
-    [kib] = re.findall(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.M)
-    return int(kib) * 1024
-
-
 def settled(pid, quiet_s=1):
     """Waits until a process has taken no CPU time worth the name for a second."""
 

@@ -6,12 +6,12 @@ from functools import partial
 
 import messages as m
 import peers
-from gauge import cpu_s, rss_bytes, settled
+from gauge import cpu_s, settled
 from load import H2Load
 from race import BYTES, CPU, GENERATOR, RATE, Lane
 from unary import BUCKET, ETCD, PAIL, SERVICE, STOCK, VALUE_BYTES, body, etcd, pail
 from wire import Connections
-from world import Server, Wrong
+from world import Server, Wrong, rss_bytes
 
 ELIXIR = "elixir"
 ANY_ANSWER = (1, math.inf)
