@@ -31,9 +31,13 @@ pub struct Limits {
     #[arg(long, value_name = "BYTES", default_value_t = 4 * MIB, value_parser = bounded(256 * KIB, 1 << 30))]
     pub message_bytes_max: usize,
 
-    /// Request bytes received and not yet decoded, in the whole server; more is OVERLOADED
+    /// Bytes of requests that have begun and are not whole, in the whole server; more is OVERLOADED
     #[arg(long, value_name = "BYTES", default_value_t = 32 * MIB, value_parser = bounded(MIB, 1 << 40))]
     pub undecoded_bytes_max: usize,
+
+    /// Bytes of answers of more than 64 KiB that clients have not taken, in the whole server; more is OVERLOADED
+    #[arg(long, value_name = "BYTES", default_value_t = 32 * MIB, value_parser = bounded(MIB, 1 << 40))]
+    pub untaken_bytes_max: usize,
 
     /// Living buckets; more is TOO_MANY_BUCKETS
     #[arg(long, value_name = "COUNT", default_value_t = 10_000_000, value_parser = bounded(1, 1 << 40))]

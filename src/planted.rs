@@ -28,6 +28,10 @@ pub enum Bug {
     DoubledEvent,
     /// A Watch tells two events the wrong way round.
     ReorderedEvents,
+    /// Frames that bring no call forward cost nothing.
+    FreeFrames,
+    /// A stream that is reset is not said to be.
+    LostReset,
 }
 
 /// Whether a bug strikes now. Where none is planted that is known to the compiler, which leaves the code for it out.
@@ -54,7 +58,7 @@ mod here {
     /// A bug that shows at once would be found by anyone: it strikes at each of so many occasions.
     const EVERY: usize = 20;
 
-    const ALL: [(&str, Bug); 12] = [
+    const ALL: [(&str, Bug); 14] = [
         ("deaf-demonitor", Bug::DeafDemonitor),
         ("contagious-normal", Bug::ContagiousNormal),
         ("trapped-kill", Bug::TrappedKill),
@@ -67,6 +71,8 @@ mod here {
         ("dropped-event", Bug::DroppedEvent),
         ("doubled-event", Bug::DoubledEvent),
         ("reordered-events", Bug::ReorderedEvents),
+        ("free-frames", Bug::FreeFrames),
+        ("lost-reset", Bug::LostReset),
     ];
 
     /// 0 for none, else the bug's place in [`ALL`], from 1.

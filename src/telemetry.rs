@@ -33,7 +33,8 @@ pub fn install(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error
         // A line that can't be written is lost. To complain of that on stderr, as is the default, panics where nobody reads
         // it any more; and the panic's own line would panic again, which is the end of the process.
         .log_internal_errors(false)
-        .with_env_filter(EnvFilter::try_new(filter)?);
+        // h2 warns of each client that it sends away: anybody could fill the log. Who wants it can say so.
+        .with_env_filter(EnvFilter::try_new(format!("h2=error,{filter}"))?);
     match format {
         LogFormat::Text => lines.finish().try_init()?,
         LogFormat::Json => lines.json().finish().try_init()?,

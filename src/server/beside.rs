@@ -3,34 +3,59 @@
 //! hyper hands the future of each stream to an executor as it accepts it. This one keeps it until the connection has read all
 //! that there is; then each is polled once, and the connection after them, so that all their answers leave in one write. Nearly every
 //! unary call is over by then. What is not, waits beside the connection: of the watches that an event is for, all of one
-//! connection are polled in one go.
+//! connection are polled in one go. What waits too long for its client is ended.
 
 use std::{
     error::Error,
     io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
 };
 
-use futures_util::{FutureExt as _, StreamExt as _, future::CatchUnwind, stream::FuturesUnordered};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use hyper::rt::Executor;
 use parking_lot::Mutex;
-use tokio::task::coop::{Unconstrained, unconstrained};
+use tokio::{
+    task::coop::unconstrained,
+    time::{Sleep, sleep},
+};
 
 use super::{
     bell::{Bell, Rope},
     socket::Socket,
+    turn::{self, LOOK, Turn},
 };
 
 /// In one turn the connection is polled so often at most, then others on its thread have theirs.
 const ROUNDS_MAX: usize = 4;
 
-type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Without tokio's budget, which is one task's: a hundred streams would take it from each other, and be polled for nothing.
-type Waiting = Unconstrained<CatchUnwind<AssertUnwindSafe<Stream>>>;
+/// One stream, and whose turn it is on it.
+struct Stream {
+    future: Boxed,
+    turn: Turn,
+}
+
+impl Future for Stream {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { future, turn } = self.get_mut();
+        if turn.is_over() {
+            return Poll::Ready(());
+        }
+        // Without tokio's budget, which is one task's: a hundred streams would take it from each other, and be polled for
+        // nothing. A panic ends its stream alone; a call has caught its own before.
+        let poll = || catch_unwind(AssertUnwindSafe(|| pin!(unconstrained(future)).poll(cx)));
+        turn.follow(poll).unwrap_or_else(|_| {
+            tracing::error!("a stream panicked");
+            Poll::Ready(())
+        })
+    }
+}
 
 /// The streams of one connection that have begun and were not polled yet.
 #[derive(Clone, Default)]
@@ -39,7 +64,7 @@ pub(super) struct Begun(Arc<Mutex<Vec<Stream>>>);
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Begun {
     fn execute(&self, stream: F) {
         // Not polled here: hyper is in the midst of accepting, and would flush for each.
-        self.0.lock().push(Box::pin(stream));
+        self.0.lock().push(Stream { future: Box::pin(stream), turn: Turn::new() });
     }
 }
 
@@ -48,7 +73,7 @@ struct Streams {
     begun: Begun,
     /// Kept for its room.
     round: Vec<Stream>,
-    waiting: FuturesUnordered<Waiting>,
+    waiting: FuturesUnordered<Stream>,
 }
 
 impl Streams {
@@ -56,19 +81,61 @@ impl Streams {
     fn poll_begun(&mut self, cx: &mut Context<'_>) {
         mem::swap(&mut self.round, &mut *self.begun.0.lock());
         for mut stream in self.round.drain(..) {
-            // A panic ends its stream alone; a call has caught its own before.
-            match catch_unwind(AssertUnwindSafe(|| stream.as_mut().poll(cx))) {
-                Ok(Poll::Ready(())) => {}
-                Ok(Poll::Pending) => self.waiting.push(unconstrained(AssertUnwindSafe(stream).catch_unwind())),
-                Err(_) => log_panic(),
+            if Pin::new(&mut stream).poll(cx).is_pending() {
+                self.waiting.push(stream);
             }
         }
     }
 
     /// Polls those that wait and were woken.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(Some(ended)) = self.waiting.poll_next_unpin(cx) {
-            ended.unwrap_or_else(|_| log_panic());
+        while self.waiting.poll_next_unpin(cx) == Poll::Ready(Some(())) {}
+    }
+
+    /// Has all that wait polled once more, for something that none of them is woken for.
+    fn poll_all(&mut self) {
+        // Those that are new there are polled.
+        self.waiting = mem::take(&mut self.waiting).into_iter().collect();
+    }
+
+    /// Ends those whose clients are too slow.
+    fn look(&mut self) {
+        let mut is_any_slow = false;
+        for stream in &mut self.waiting {
+            is_any_slow |= stream.turn.look();
+        }
+        if is_any_slow {
+            self.poll_all();
+        }
+    }
+}
+
+/// When a connection is looked at: [`LOOK`] after there was something to look at. One that rests is left alone.
+struct Looks {
+    timer: Option<Pin<Box<Sleep>>>,
+    rope: Rope,
+}
+
+impl Looks {
+    /// Whether it is time; it is only once.
+    fn poll_due(&mut self) -> bool {
+        self.rope.is_pulled() && self.poll_timer()
+    }
+
+    fn poll_timer(&mut self) -> bool {
+        self.rope.let_go();
+        let is_due = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(&mut self.rope.context()).is_ready());
+        if is_due {
+            self.timer = None;
+        }
+        is_due
+    }
+
+    /// There will be one.
+    fn arm(&mut self) {
+        if self.timer.is_none() {
+            self.timer = Some(Box::pin(sleep(LOOK)));
+            self.poll_timer();
         }
     }
 }
@@ -83,6 +150,7 @@ pub(super) struct WithStreams<C> {
     rope: Rope,
     /// For the streams that wait.
     waiting_rope: Rope,
+    looks: Looks,
 }
 
 impl<C> WithStreams<C> {
@@ -90,7 +158,8 @@ impl<C> WithStreams<C> {
         let streams = Streams { begun, round: Vec::new(), waiting: FuturesUnordered::new() };
         let bell = Arc::<Bell>::default();
         let (rope, waiting_rope) = (Rope::of(&bell), Rope::of(&bell));
-        Self { connection, streams, socket, bell, rope, waiting_rope }
+        let looks = Looks { timer: None, rope: Rope::of(&bell) };
+        Self { connection, streams, socket, bell, rope, waiting_rope, looks }
     }
 
     /// Has all its streams polled once more, for something that none of them is woken for.
@@ -98,9 +167,7 @@ impl<C> WithStreams<C> {
     where
         C: Unpin,
     {
-        let waiting = &mut self.get_mut().streams.waiting;
-        // Those that are new there are polled.
-        *waiting = mem::take(waiting).into_iter().collect();
+        self.get_mut().streams.poll_all();
     }
 
     pub(super) fn connection(self: Pin<&mut Self>) -> Pin<&mut C>
@@ -119,8 +186,12 @@ where
     type Output = io::Result<()>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { connection, streams, socket, bell, rope, waiting_rope } = self.get_mut();
+        let Self { connection, streams, socket, bell, rope, waiting_rope, looks } = self.get_mut();
         bell.muffle(cx.waker());
+        if looks.poll_due() {
+            streams.look();
+            socket.look()?;
+        }
         for _ in 0..ROUNDS_MAX {
             rope.let_go();
             if let Poll::Ready(ended) = Pin::new(&mut *connection).poll(&mut rope.context()) {
@@ -134,9 +205,13 @@ where
                 break;
             }
         }
+        let is_calm = socket.calls_took(turn::take_parts());
+        if !is_calm || !streams.waiting.is_empty() {
+            looks.arm();
+        }
         let uncorked = socket.poll_uncork(&mut rope.context());
         bell.unmuffle();
-        if rope.is_pulled() || waiting_rope.is_pulled() {
+        if rope.is_pulled() || waiting_rope.is_pulled() || looks.rope.is_pulled() {
             cx.waker().wake_by_ref();
         }
         match uncorked {
@@ -144,8 +219,4 @@ where
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
         }
     }
-}
-
-fn log_panic() {
-    tracing::error!("a stream panicked");
 }

@@ -2,7 +2,7 @@
 //!
 //! A call is refused at the gate while the server drains. It ends when its deadline passes, be that before its headers, as
 //! a response of trailers only, or in the midst of a stream, as trailers after what was sent; its handler is dropped then.
-//! Where the client keeps its window closed, it ends with its connection: nobody asks the body for more until then.
+//! Where the client keeps its window closed, nobody asks the body for more: then its turn ends it (`turn`).
 //! A panic in it, in the handler or in the stream that the handler returned, ends this call alone, with INTERNAL: without
 //! that, a stream that panics would look as if it had ended well.
 //!
@@ -24,14 +24,16 @@ use http_body::{Frame, SizeHint};
 use tonic::{Status, body::Body, codegen::BoxFuture};
 
 use super::{
+    allowance::Allowance,
+    answer::Rest,
     deadline::Deadline,
     gate::{Admission, Door},
-    intake::{self, Intake, Messages, Undecoded},
+    intake::{self, Intake, Messages},
     router::{self, Router},
+    turn,
     unsent::Unsent,
 };
 use crate::{
-    limits::Limits,
     pb::health::health_server,
     process::panic_message,
     service::{
@@ -46,17 +48,28 @@ use crate::{
 pub(super) struct Calls {
     router: Router,
     door: Arc<Door>,
-    undecoded: Arc<Undecoded>,
+    undecoded: Arc<Allowance>,
+    untaken: Arc<Allowance>,
     message_bytes_max: usize,
 }
 
 impl Calls {
-    pub(super) fn new(router: Router, door: Arc<Door>, undecoded: Undecoded, limits: &Limits) -> Self {
-        Self { router, door, undecoded: Arc::new(undecoded), message_bytes_max: limits.message_bytes_max }
+    pub(super) fn new(
+        router: Router,
+        door: Arc<Door>,
+        [undecoded, untaken]: [Allowance; 2],
+        message_bytes_max: usize,
+    ) -> Self {
+        Self { router, door, undecoded: Arc::new(undecoded), untaken: Arc::new(untaken), message_bytes_max }
+    }
+
+    /// What the calls of one more connection share.
+    pub(super) fn open(&self) -> Open {
+        Open { untaken: Arc::clone(&self.untaken) }
     }
 
     /// Answers a request. `open` lives as long as the call does: a connection counts its streams by it.
-    pub(super) fn call<B>(&self, request: Request<B>, open: Arc<()>) -> Call
+    pub(super) fn call<B>(&self, request: Request<B>, open: Arc<Open>) -> Call
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: fmt::Display,
@@ -82,13 +95,14 @@ impl Calls {
     /// All that can be told from the headers.
     fn admit<B>(&self, request: &Request<B>, ticket: &mut Ticket) -> Result<(), Failure> {
         let path = request.uri().path();
+        ticket.is_long = streams::is_long(path);
         // Health tells that the server drains, so it answers throughout; long streams are told to end, not waited for.
         if router::service(path) != health_server::SERVICE_NAME {
             let admission = self.door.admit();
             if admission.is_none() {
                 return Err(draining());
             }
-            ticket.admission = admission.filter(|_| !streams::is_long(path));
+            ticket.admission = admission.filter(|_| !ticket.is_long);
         }
         if request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity") {
             return Err(intake::compressed());
@@ -108,6 +122,13 @@ impl Calls {
         let intake = |body| Intake::new(body, messages, self.message_bytes_max, Arc::clone(&self.undecoded));
         request.map(|body| Body::new(intake(body)))
     }
+}
+
+/// What the open calls of one connection share, which counts them by it.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// For the bytes of answers that clients have not taken.
+    pub(super) untaken: Arc<Allowance>,
 }
 
 /// A call that came after the gate was closed.
@@ -134,14 +155,16 @@ struct Ticket {
     method: Option<Arc<str>>,
     deadline: Option<Deadline>,
     admission: Option<Admission>,
+    /// Its client says when it ends.
+    is_long: bool,
     /// For a stream that nobody but its client paces.
     unsent: Option<Unsent>,
-    _open: Arc<()>,
+    open: Arc<Open>,
 }
 
 impl Ticket {
-    fn new(open: Arc<()>) -> Self {
-        Self { method: None, deadline: None, admission: None, unsent: None, _open: open }
+    fn new(open: Arc<Open>) -> Self {
+        Self { method: None, deadline: None, admission: None, is_long: false, unsent: None, open }
     }
 
     /// Does the call's next piece of work, unless its deadline has passed, and survives it.
@@ -150,6 +173,7 @@ impl Ticket {
         cx: &mut Context<'_>,
         work: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<Result<T, Failure>> {
+        turn::is_ours(self.is_long);
         if self.deadline.as_ref().is_some_and(Deadline::has_passed) {
             return Poll::Ready(Err(too_late()));
         }
@@ -204,7 +228,8 @@ impl Future for Call {
         // The handler goes now, whatever becomes of this future.
         this.state = State::Answered(Response::default());
         let Some(ticket) = this.ticket.take() else { return Poll::Pending };
-        Poll::Ready(Ok(response.map(|body| CallBody { body, ticket })))
+        turn::told(0);
+        Poll::Ready(Ok(response.map(|body| CallBody { body, rest: None, ticket })))
     }
 }
 
@@ -212,6 +237,8 @@ impl Future for Call {
 #[derive(Debug)]
 pub(super) struct CallBody {
     body: Body,
+    /// Of what the body said last.
+    rest: Option<Rest>,
     ticket: Ticket,
 }
 
@@ -221,37 +248,61 @@ impl http_body::Body for CallBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
-        let (body, unsent) = (&mut this.body, this.ticket.unsent.take());
-        let next = this.ticket.guard(cx, |cx| {
-            if let Some(unsent) = &unsent {
-                ready!(unsent.poll_sent(cx));
+        let Self { body, rest, ticket } = this;
+        let unsent = ticket.unsent.take();
+        let next = ticket.guard(cx, |cx| {
+            if unsent.as_ref().is_some_and(|unsent| unsent.poll_sent(cx).is_pending()) {
+                turn::awaits_room();
+                return Poll::Pending;
+            }
+            if let Some(left) = rest.take() {
+                let piece;
+                (piece, *rest) = left.next();
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             Pin::new(body).poll_frame(cx)
         });
-        this.ticket.unsent = unsent;
+        ticket.unsent = unsent;
         let failure = match ready!(next) {
             Ok(None) => return Poll::Ready(None),
-            Ok(Some(Ok(frame))) => {
-                return Poll::Ready(Some(Ok(match &this.ticket.unsent {
-                    Some(unsent) => frame.map_data(|bytes| unsent.wait_for(bytes)),
-                    None => frame,
-                })));
-            }
+            Ok(Some(Ok(frame))) => match this.tell(frame) {
+                Ok(frame) => return Poll::Ready(Some(Ok(frame))),
+                Err(failure) => failure.into(),
+            },
             Ok(Some(Err(status))) => status,
             Err(failure) => failure.into(),
         };
         // The stream is dropped, and nothing follows the trailers.
-        this.body = Body::empty();
+        (this.body, this.rest) = (Body::empty(), None);
         this.ticket.deadline = None;
+        turn::told(0);
         Poll::Ready(Some(Ok(Frame::trailers(trailers(&failure)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl CallBody {
+    /// What the client is told now of this frame.
+    fn tell(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Failure> {
+        let frame = match (frame.into_data(), &self.ticket.unsent) {
+            (Ok(bytes), Some(unsent)) => Frame::data(unsent.wait_for(bytes)),
+            (Ok(bytes), None) if self.rest.is_none() => {
+                let (piece, rest) = Rest::split(bytes, &self.ticket.open.untaken)?;
+                self.rest = rest;
+                Frame::data(piece)
+            }
+            (Ok(bytes), None) => Frame::data(bytes),
+            (Err(frame), _) => frame,
+        };
+        turn::told(frame.data_ref().map_or(0, Bytes::len));
+        Ok(frame)
     }
 }
 
@@ -286,8 +337,11 @@ mod tests {
 
     #[test]
     fn a_stream_that_never_ends_is_asked_for_more_when_what_it_said_was_sent() {
-        let ticket = Ticket { unsent: Some(Unsent::default()), ..Ticket::new(Arc::default()) };
-        let mut body = CallBody { body: Body::new(Endless), ticket };
+        let ticket = Ticket {
+            unsent: Some(Unsent::default()),
+            ..Ticket::new(Arc::new(Open { untaken: Arc::new(Allowance::new(0)) }))
+        };
+        let mut body = CallBody { body: Body::new(Endless), rest: None, ticket };
         let mut next = || Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())).map(Option::unwrap);
         for _ in 0..3 {
             let Poll::Ready(Ok(said)) = next() else { panic!("nothing waits") };

@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     beside::{Begun, WithStreams},
-    call::Calls,
+    call::{Calls, Open},
     socket::Socket,
 };
 use crate::{limits::Limits, service::streams};
@@ -49,10 +49,8 @@ const PING_ANSWER: Duration = Duration::from_secs(5);
 #[cfg(target_os = "linux")]
 const NOT_READING_MS: u32 = 30_000;
 
-/// What a client of HTTP/2 says first, whatever it is.
-const PREFACE_BYTES: u64 = 24;
-
-/// A client that connects and says nothing, or half of a preface, is let go after this long. HTTP/2 has no timer of its own for that.
+/// A client that connects and says nothing is let go after this long; HTTP/2 has no timer of its own for that. From its first
+/// byte on the socket's guard looks after it.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// A connection that is told to go away, and carries no stream and no byte for twice this long, is closed whether it has
@@ -116,7 +114,7 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     }
 
     // Every open call holds one of these, and the service below holds one more.
-    let token = Arc::new(());
+    let token = Arc::new(calls.open());
     let open = Arc::downgrade(&token);
     let long_streams = streams::Connection::default();
     let long_streams_here = long_streams.clone();
@@ -137,7 +135,6 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     let age_max = http.age_max.map(|age| give_or_take_a_tenth(age, getrandom::u32().unwrap_or(u32::MAX / 2)));
     let grace = tokio::select! {
         ended = connection.as_mut() => return log_end(ended),
-        () = half_said(&socket) => return,
         // One that is not used is a place that others wait for, and a client that is gone may have left it behind a proxy.
         () = unused(&open, &begun_calls, http.idle_max) => None,
         () = after(age_max) => {
@@ -168,14 +165,6 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     }
 }
 
-/// Returns for a client that has begun to greet and did not end in time: HTTP/2 looks after it only from there on.
-async fn half_said(socket: &Socket) {
-    sleep(FIRST_WORD).await;
-    if socket.read() >= PREFACE_BYTES {
-        std::future::pending::<()>().await;
-    }
-}
-
 /// Returns after this time; for `None` never.
 async fn after(time: Option<Duration>) {
     match time {
@@ -190,7 +179,7 @@ fn give_or_take_a_tenth(age: Duration, random: u32) -> Duration {
 }
 
 /// Returns once no call was open for so long, or a fifteenth of it longer.
-async fn unused(open: &Weak<()>, begun_calls: &AtomicUsize, idle_max: Duration) {
+async fn unused(open: &Weak<Open>, begun_calls: &AtomicUsize, idle_max: Duration) {
     const LOOKS: u32 = 15;
     let (mut quiet, mut last) = (0, 0);
     while quiet < LOOKS {

@@ -6,19 +6,19 @@
 //! and what the bytes mean is not known.
 
 use std::{
-    cmp::Ordering,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use tonic::Status;
 
+use super::{
+    allowance::{Allowance, Charge, Full},
+    turn,
+};
 use crate::service::status::{Failure, Reason};
 
 /// The compressed flag and the length that come before each message.
@@ -29,19 +29,6 @@ const HEADER_BYTES: usize = 5;
 pub(super) enum Messages {
     One,
     Any,
-}
-
-/// The bytes of incomplete messages in the whole server.
-#[derive(Clone, Debug)]
-pub(super) struct Undecoded {
-    bytes: Arc<AtomicUsize>,
-    bytes_max: usize,
-}
-
-impl Undecoded {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Self { bytes: Arc::default(), bytes_max }
-    }
 }
 
 /// A request's body, watched over.
@@ -62,7 +49,7 @@ enum State {
 }
 
 impl<B> Intake<B> {
-    pub(super) fn new(body: B, messages: Messages, message_bytes_max: usize, undecoded: Arc<Undecoded>) -> Self {
+    pub(super) fn new(body: B, messages: Messages, message_bytes_max: usize, undecoded: Arc<Allowance>) -> Self {
         let framing = Framing {
             messages,
             message_bytes_max,
@@ -71,14 +58,15 @@ impl<B> Intake<B> {
             length: 0,
             missing: 0,
             first: true,
+            whole: 0,
         };
-        Self { body, framing, charge: Charge { undecoded, held: 0 }, state: State::Open }
+        Self { body, framing, charge: Charge::of(undecoded), state: State::Open }
     }
 
     /// Passes a chunk on, or as much of it as is allowed.
     fn take(&mut self, mut chunk: Bytes) -> Result<Bytes, Failure> {
         match self.framing.take(&chunk) {
-            Ok(()) => self.charge.settle(self.framing.pending())?,
+            Ok(()) => self.charge.settle(self.framing.held()).map_err(overloaded)?,
             Err(Fault { allowed: 0, failure }) => return Err(failure),
             Err(Fault { allowed, failure }) => {
                 chunk.truncate(allowed);
@@ -114,9 +102,24 @@ where
                 return Poll::Ready(None);
             }
         }
-        let taken = match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            if !this.framing.awaits_more() {
+                return Poll::Pending;
+            }
+            if turn::is_too_slow() {
+                return Poll::Ready(this.fail(too_slow()));
+            }
+            turn::awaits_request();
+            return Poll::Pending;
+        };
+        let taken = match frame {
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(chunk) => this.take(chunk).map(|chunk| Some(Frame::data(chunk))),
+                Ok(chunk) => {
+                    let (bytes, whole) = (chunk.len(), this.framing.whole);
+                    let taken = this.take(chunk).map(|chunk| Some(Frame::data(chunk)));
+                    turn::received(bytes, this.framing.whole != whole);
+                    taken
+                }
                 Err(trailers) => this.framing.end().map(|()| Some(trailers)),
             },
             // hyper ends a body that was reset with NO_ERROR as if it were whole; only the end of the stream is one.
@@ -146,6 +149,8 @@ struct Framing {
     missing: usize,
     /// No message has begun yet.
     first: bool,
+    /// How many were whole. It may wrap.
+    whole: u32,
 }
 
 /// What is wrong, and how much of the chunk came whole before it.
@@ -171,6 +176,7 @@ impl Framing {
             self.missing -= count;
             if self.missing == 0 {
                 self.filled = 0;
+                self.whole = self.whole.wrapping_add(1);
                 allowed = chunk.len() - rest.len();
             }
         }
@@ -210,9 +216,14 @@ impl Framing {
         Ok(())
     }
 
-    /// Bytes that are there of a message that is not complete.
-    fn pending(&self) -> usize {
-        if self.filled < HEADER_BYTES { self.filled } else { HEADER_BYTES + self.length - self.missing }
+    /// What a message that is not complete takes. All of it, once its length is known: the decoder makes room for it then.
+    fn held(&self) -> usize {
+        if self.filled < HEADER_BYTES { self.filled } else { HEADER_BYTES + self.length }
+    }
+
+    /// Whether the client is to send more.
+    fn awaits_more(&self) -> bool {
+        self.messages == Messages::One || self.filled != 0
     }
 
     /// Whether the body may end here.
@@ -227,52 +238,22 @@ impl Framing {
     }
 }
 
+fn overloaded(Full { bytes_max }: Full) -> Failure {
+    let words = "the server holds too many bytes of unfinished requests";
+    Failure::new(Reason::Overloaded, words).with("limit", bytes_max)
+}
+
+/// A request whose rest was waited for long enough.
+fn too_slow() -> Failure {
+    Failure::new(
+        Reason::DeadlineExceeded,
+        "the request was not whole in time: it has 5 s, and 1 s more for each 16 KiB",
+    )
+}
+
 /// A request that is compressed.
 pub(super) fn compressed() -> Failure {
     Failure::new(Reason::Unimplemented, "compressed messages are not accepted: send them with the encoding identity")
-}
-
-/// A body's share of the undecoded bytes, given back on drop.
-#[derive(Debug)]
-struct Charge {
-    undecoded: Arc<Undecoded>,
-    held: usize,
-}
-
-impl Charge {
-    /// Makes the share what it should be. A message that comes whole in one frame has none, and touches nothing shared.
-    fn settle(&mut self, bytes: usize) -> Result<(), Failure> {
-        let Undecoded { bytes: shared, bytes_max } = &*self.undecoded;
-        match bytes.cmp(&self.held) {
-            Ordering::Equal => {}
-            Ordering::Less => {
-                shared.fetch_sub(self.held - bytes, Relaxed);
-            }
-            Ordering::Greater => {
-                let more = bytes - self.held;
-                shared
-                    .fetch_update(Relaxed, Relaxed, |shared| shared.checked_add(more).filter(|sum| sum <= bytes_max))
-                    .map_err(|_| {
-                        Failure::new(Reason::Overloaded, "the server holds too many bytes of unfinished requests")
-                            .with("limit", bytes_max)
-                    })?;
-            }
-        }
-        self.held = bytes;
-        Ok(())
-    }
-
-    fn release(&mut self) {
-        self.undecoded.bytes.fetch_sub(std::mem::take(&mut self.held), Relaxed);
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        if self.held > 0 {
-            self.release();
-        }
-    }
 }
 
 #[cfg(test)]
@@ -316,7 +297,7 @@ mod tests {
 
     /// Feeds the chunks and returns what passed, how it ended, and what was held on the way at most.
     fn feed(messages: Messages, chunks: impl IntoIterator<Item = Vec<u8>>) -> (Vec<u8>, Option<Status>, usize) {
-        let undecoded = Arc::new(Undecoded::new(1_000));
+        let undecoded = Arc::new(Allowance::new(1_000));
         let frames = Frames(chunks.into_iter().map(Bytes::from).collect());
         let mut intake = Intake::new(frames, messages, MAX, Arc::clone(&undecoded));
         let (mut passed, mut held_max) = (Vec::new(), 0);
@@ -326,10 +307,10 @@ mod tests {
                 Some(Err(status)) => break Some(status),
                 None => break None,
             }
-            held_max = held_max.max(undecoded.bytes.load(Relaxed));
+            held_max = held_max.max(undecoded.taken());
         };
         assert!(next(&mut intake).is_none(), "an ended body stays ended");
-        assert_eq!(undecoded.bytes.load(Relaxed), 0, "what is over holds nothing");
+        assert_eq!(undecoded.taken(), 0, "what is over holds nothing");
         (passed, end, held_max)
     }
 
@@ -407,12 +388,18 @@ mod tests {
         assert_eq!(feed(Messages::One, [message(8)]).2, 0);
         assert_eq!(feed(Messages::Any, [message(8), message(8)].map(|m| [m, message(1)].concat())).2, 0);
         let (head, tail) = (message(8)[..9].to_vec(), message(8)[9..].to_vec());
-        assert_eq!(feed(Messages::One, [head, tail]).2, 9);
+        assert_eq!(
+            feed(Messages::One, [head, tail]).2,
+            HEADER_BYTES + 8,
+            "all of it, for there is room made for all of it"
+        );
+        let (head, tail) = (message(8)[..4].to_vec(), message(8)[4..].to_vec());
+        assert_eq!(feed(Messages::One, [head, tail]).2, 4);
     }
 
     #[test]
     fn past_the_bound_of_the_server_a_body_is_refused_and_a_dropped_one_makes_room() {
-        let undecoded = Arc::new(Undecoded::new(10));
+        let undecoded = Arc::new(Allowance::new(HEADER_BYTES + 8));
         let part = || Frames([Bytes::from(message(8)).slice(..9), Bytes::from(message(8)).slice(9..)].into());
         let intake = |frames| Intake::new(frames, Messages::One, MAX, Arc::clone(&undecoded));
 
@@ -424,6 +411,6 @@ mod tests {
         drop(first);
         let mut third = intake(part());
         assert!(next(&mut third).unwrap().is_ok() && next(&mut third).unwrap().is_ok());
-        assert_eq!(undecoded.bytes.load(Relaxed), 0);
+        assert_eq!(undecoded.taken(), 0);
     }
 }

@@ -5,18 +5,22 @@
 //! not executed, and says so.
 
 mod acceptor;
+mod allowance;
+mod answer;
 mod bell;
 mod beside;
 mod call;
 mod connection;
 mod deadline;
 mod gate;
+mod guard;
 mod health;
 mod intake;
 mod router;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod unsent;
 mod workers;
 
@@ -29,7 +33,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use self::{call::Calls, gate::Gate, health::Health, intake::Undecoded, router::Router, workers::Workers};
+use self::{allowance::Allowance, call::Calls, gate::Gate, health::Health, router::Router, workers::Workers};
 use crate::limits::Limits;
 
 pub use self::router::GrpcService;
@@ -76,10 +80,10 @@ pub async fn serve(
     let workers = Workers::start(workers, limits.connections_max);
     let health = Health::new();
     let gate = Gate::default();
-    let undecoded = Undecoded::new(limits.undecoded_bytes_max);
+    let allowances = [limits.undecoded_bytes_max, limits.untaken_bytes_max].map(Allowance::new);
     let calls = || {
         let router = Router::new(application.service(), health.clone());
-        Arc::new(Calls::new(router, gate.door(), undecoded.clone(), &limits))
+        Arc::new(Calls::new(router, gate.door(), allowances.clone(), limits.message_bytes_max))
     };
     let calls = (0..workers.count()).map(|_| calls()).collect();
     let (stop, stopped) = watch::channel(false);

@@ -1,6 +1,6 @@
 //! A connection's socket as HTTP/2 is given it: corked. What is written to it waits until the connection has said all that it
 //! had to say, and leaves in one piece. It also counts the bytes that pass, for whether a client still reads can be told from
-//! nothing else.
+//! nothing else, and has a guard look at them.
 //!
 //! Without it h2 gives each frame of 1 KiB to the socket by itself, and all that it has whenever 16 KiB are together. Here
 //! that costs a copy, and no system call.
@@ -18,6 +18,9 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::guard::{self, Cut, Guard};
+use crate::planted::{self, Bug};
+
 /// Bytes that wait, at most. What is more goes to the socket as it comes, and a large frame without a copy.
 const CORKED_BYTES_MAX: usize = 16 << 10;
 
@@ -33,24 +36,31 @@ pub(super) struct Socket(Arc<Mutex<Inner>>);
 struct Inner {
     stream: TcpStream,
     corked: Vec<u8>,
-    read: u64,
-    written: u64,
+    guard: Guard,
+    /// How many bytes came and went.
+    passed: u64,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self(Arc::new(Mutex::new(Inner { stream, corked: Vec::new(), read: 0, written: 0 })))
+        Self(Arc::new(Mutex::new(Inner { stream, corked: Vec::new(), guard: Guard::new(), passed: 0 })))
     }
 
-    /// How many bytes came by now.
-    pub(super) fn read(&self) -> u64 {
-        self.0.lock().read
-    }
-
-    /// How many came and went by now.
+    /// How many bytes came and went by now.
     pub(super) fn passed(&self) -> u64 {
-        let inner = self.0.lock();
-        inner.read + inner.written
+        self.0.lock().passed
+    }
+
+    /// Calls took so many frames of data since this was told before. Whether there is nothing to [look](Self::look) at.
+    pub(super) fn calls_took(&self, frames: usize) -> bool {
+        let guard = &mut self.0.lock().guard;
+        guard.calls_took(frames);
+        guard.is_calm()
+    }
+
+    /// To be called now and then while there is something to look at; an error ends the connection.
+    pub(super) fn look(&self) -> io::Result<()> {
+        self.0.lock().guard.look().map_err(io::Error::other)
     }
 
     /// Writes what waits. It is to be called whenever something may have been written: a flush does nothing.
@@ -72,7 +82,7 @@ impl Inner {
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.written += u64::try_from(sent).unwrap_or_default();
+            self.passed += u64::try_from(sent).unwrap_or_default();
             let Some(more) = sent.checked_sub(self.corked.len()) else {
                 self.corked.drain(..sent);
                 continue;
@@ -85,26 +95,43 @@ impl Inner {
         }
         Poll::Ready(Ok(0))
     }
+
+    /// Says why the connection is cut, as far as that can be said without a wait, and returns the error that cuts it.
+    fn cut(&mut self, cx: &mut Context<'_>, cut: Cut) -> io::Error {
+        if let Some(frame) = self.guard.go_away(cut) {
+            self.corked.extend_from_slice(&frame);
+            // Whoever floods may not read either.
+            drop(self.poll_send(cx, &[]));
+        }
+        io::Error::other(cut)
+    }
 }
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.lock();
         let before = buffer.filled().len();
-        let read = Pin::new(&mut inner.stream).poll_read(cx, buffer);
-        inner.read += u64::try_from(buffer.filled().len() - before).unwrap_or_default();
-        read
+        ready!(Pin::new(&mut inner.stream).poll_read(cx, buffer))?;
+        let read = &buffer.filled()[before..];
+        inner.passed += u64::try_from(read.len()).unwrap_or_default();
+        Poll::Ready(inner.guard.received(read).map_err(|cut| inner.cut(cx, cut)))
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.0.lock();
-        if inner.corked.len() + bytes.len() > CORKED_BYTES_MAX {
-            return inner.poll_send(cx, bytes);
+        if guard::is_reset(bytes) && planted::strikes(Bug::LostReset) {
+            return Poll::Ready(Ok(bytes.len()));
         }
-        inner.corked.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
+        let taken = if inner.corked.len() + bytes.len() > CORKED_BYTES_MAX {
+            ready!(inner.poll_send(cx, bytes))?
+        } else {
+            inner.corked.extend_from_slice(bytes);
+            bytes.len()
+        };
+        inner.guard.sent(&bytes[..taken]);
+        Poll::Ready(Ok(taken))
     }
 
     /// h2 flushes after each large frame: that is what the cork is against.

@@ -8,9 +8,8 @@ use std::{fmt, marker::PhantomData};
 use prost::Message;
 use tonic::{
     Status,
-    codec::{BufferSettings, DecodeBuf},
+    codec::{BufferSettings, DecodeBuf, EncodeBuf},
 };
-use tonic_prost::ProstEncoder;
 
 use super::status::{Failure, Reason};
 
@@ -46,15 +45,39 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = Encoder<T>;
     type Decoder = Decoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(buffers())
+        Encoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         Decoder(PhantomData)
+    }
+}
+
+/// Encodes `T`, with room for all of it made at once: a large one is not moved as it grows.
+pub struct Encoder<T>(PhantomData<T>);
+
+impl<T> fmt::Debug for Encoder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Encoder")
+    }
+}
+
+impl<T: Message> tonic::codec::Encoder for Encoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, bytes: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        bytes.reserve(message.encoded_len());
+        message.encode_raw(bytes);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
     }
 }
 
