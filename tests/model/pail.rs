@@ -20,12 +20,11 @@ use pail::{
         pipeline_result::Result as Done, watch_response::Response as Said,
     },
     registry::Registry,
-    service::{Buckets, WatchStream},
+    service::{Buckets, WatchStream, codec::Codec},
 };
 use prost::{Message as _, bytes::Bytes};
 use tokio::runtime::{Builder, Runtime};
 use tonic::{Request, Response, Status, Streaming, codec::Codec as _};
-use tonic_prost::ProstCodec;
 use tonic_types::StatusExt as _;
 
 use crate::{
@@ -176,7 +175,7 @@ impl Pail {
         let mut frame = vec![0];
         frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
         frame.extend(message);
-        let decoder = ProstCodec::<pb::PipelineResponse, pb::PipelineRequest>::default().decoder();
+        let decoder = Codec::<pb::PipelineResponse, pb::PipelineRequest>::default().decoder();
         let requests = Streaming::new_request(decoder, OneFrame(Some(frame.into())), None, None);
         let answer = self.service.pipeline(Request::new(requests)).now_or_never().expect("it begins at once");
         let mut results = answer.unwrap().into_inner();
