@@ -30,8 +30,8 @@ pub enum Bug {
     ReorderedEvents,
     /// Frames that bring no call forward cost nothing.
     FreeFrames,
-    /// A stream that is reset is not said to be.
-    LostReset,
+    /// What is written to a socket is lost.
+    LostWrite,
 }
 
 /// Whether a bug strikes now. Where none is planted that is known to the compiler, which leaves the code for it out.
@@ -72,7 +72,7 @@ mod here {
         ("doubled-event", Bug::DoubledEvent),
         ("reordered-events", Bug::ReorderedEvents),
         ("free-frames", Bug::FreeFrames),
-        ("lost-reset", Bug::LostReset),
+        ("lost-write", Bug::LostWrite),
     ];
 
     /// 0 for none, else the bug's place in [`ALL`], from 1.

@@ -110,7 +110,7 @@ def idle_watches(stack, setting, enter):
         return partial(measure, lambda: Server(setting.pail), lambda server: server.do("create", BUCKET))
 
     def theirs():
-        peers.stock_tonic()
+        peers.stock("stock-tonic")
         return partial(measure, lambda: peers.StockTonic(VALUE_BYTES), lambda _: None)
 
     enter(PAIL, lambda: Lane(PAIL, ours(), command))

@@ -52,11 +52,11 @@ def pail():
 
 
 @functools.cache
-def stock_tonic():
+def stock(binary):
     manifest = ROOT / "benches" / "stock-tonic" / "Cargo.toml"
     target = BUILT / "stock-tonic"
     run("cargo", "build", "--release", "--locked", "--manifest-path", manifest, "--target-dir", target)
-    return target / "release" / "stock-tonic"
+    return target / "release" / binary
 
 
 @functools.cache
@@ -97,14 +97,28 @@ def benchmark_of(estimates):
     return json.loads((estimates.parent / "benchmark.json").read_text())["full_id"]
 
 
-class StockTonic(Running):
-    """benches/stock-tonic, which prints its address."""
+class Stock(Running):
+    """A server of benches/stock-tonic, which prints its address."""
 
-    def __init__(self, value_bytes):
-        super().__init__([stock_tonic(), value_bytes], stdout=subprocess.PIPE)
+    def __init__(self, binary, *arguments):
+        super().__init__([stock(binary), *arguments], stdout=subprocess.PIPE)
         self.address = self.process.stdout.readline().strip()
         if not self.address:
-            raise Wrong("stock-tonic did not start")
+            raise Wrong(f"{binary} did not start")
+
+
+class StockTonic(Stock):
+    """tonic as it comes, with values of so many bytes."""
+
+    def __init__(self, value_bytes):
+        super().__init__("stock-tonic", value_bytes)
+
+
+class PlainHyper(Stock):
+    """hyper as it comes, which answers 415."""
+
+    def __init__(self):
+        super().__init__("plain-hyper")
 
 
 class Listening(Running):

@@ -194,11 +194,6 @@ impl Head {
     }
 }
 
-/// Whether these bytes are one frame that resets a stream.
-pub(super) fn is_reset(bytes: &[u8]) -> bool {
-    bytes.len() == HEAD_BYTES + 4 && bytes[3] == RST_STREAM
-}
-
 /// Reads the heads off a sequence of frames, however its bytes are cut.
 #[derive(Debug)]
 struct Heads {
