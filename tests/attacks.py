@@ -44,6 +44,10 @@ BUCKET, KEY, VALUE_BYTES = "attacked", "key", 1_000_000
 SERVICE = "/pail.v1.BucketService/"
 GET = m.framed(m.get(BUCKET, "small"))
 GET_LARGE = m.framed(m.get(BUCKET, KEY))
+# A Put of the small one, and a Get of the large.
+TRANSACT_LARGE = m.framed(
+    m.field(1, BUCKET) + m.transact_puts([("small", "value")]) + m.field(4, m.field(4, m.field(1, KEY)))
+)
 AT_ONCE = 100
 FOUR_MIB = 4 * MIB
 
@@ -269,6 +273,13 @@ ATTACKS = (
     Attack("HPACK bombs", CONNECTION, more=bomb),
     Attack("windows that stay closed", STREAMS, begin=calls(body=GET_LARGE), settings=((WINDOW, 0),), is_slow=True),
     Attack("windows of one byte", STREAMS, begin=calls(body=GET_LARGE), settings=((WINDOW, 1),), is_slow=True),
+    Attack(
+        "closed windows for what has changed something",
+        STREAMS,
+        begin=calls(body=TRANSACT_LARGE, method="Transact"),
+        settings=((WINDOW, 0),),
+        is_slow=True,
+    ),
     Attack(
         "a byte of the headers a second",
         CONNECTION,

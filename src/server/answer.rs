@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::allowance::{Allowance, Charge, Full};
-use crate::service::status::{Failure, Reason};
+use crate::service::{
+    allowance::{Allowance, Charge},
+    status::Failure,
+    streams,
+};
 
 /// HTTP/2 gets no more at once; less than a client may take over one turn.
 const PIECE_BYTES: usize = 64 << 10;
@@ -19,13 +22,21 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    /// The first piece of an answer, and what is left of it.
-    pub(super) fn split(mut bytes: Bytes, untaken: &Arc<Allowance>) -> Result<(Bytes, Option<Self>), Failure> {
+    /// The first piece of an answer, and what is left of it. One that can't be refused has room in any case.
+    pub(super) fn split(
+        mut bytes: Bytes,
+        untaken: &Arc<Allowance>,
+        can_refuse: bool,
+    ) -> Result<(Bytes, Option<Self>), Failure> {
         if bytes.len() <= PIECE_BYTES {
             return Ok((bytes, None));
         }
         let mut charge = Charge::of(Arc::clone(untaken));
-        charge.settle(bytes.len()).map_err(overloaded)?;
+        if can_refuse {
+            charge.settle(bytes.len()).map_err(streams::untaken)?;
+        } else {
+            charge.take(bytes.len());
+        }
         let first = bytes.split_to(PIECE_BYTES);
         Ok((first, Some(Self { bytes, _charge: charge })))
     }
@@ -39,14 +50,10 @@ impl Rest {
     }
 }
 
-fn overloaded(Full { bytes_max }: Full) -> Failure {
-    let words = "the server holds too many bytes of answers that clients have not taken";
-    Failure::new(Reason::Overloaded, words).with("limit", bytes_max)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::status::Reason;
 
     #[test]
     fn an_answer_is_the_same_in_pieces_and_is_held_until_the_last_of_them() {
@@ -54,7 +61,7 @@ mod tests {
             let untaken = Arc::new(Allowance::new(3 * PIECE_BYTES));
             let whole: Bytes = (0..=u8::MAX).cycle().take(length).collect();
             let (mut all, mut rest) =
-                Rest::split(whole.clone(), &untaken).map(|(piece, rest)| (vec![piece], rest)).unwrap();
+                Rest::split(whole.clone(), &untaken, true).map(|(piece, rest)| (vec![piece], rest)).unwrap();
             while let Some(left) = rest {
                 assert_eq!(untaken.taken(), length);
                 let (piece, left) = left.next();
@@ -71,10 +78,12 @@ mod tests {
     fn past_the_bound_of_the_server_an_answer_is_refused_and_a_small_one_never() {
         let untaken = Arc::new(Allowance::new(2 * PIECE_BYTES));
         let large = Bytes::from(vec![0; 2 * PIECE_BYTES]);
-        let held = Rest::split(large.clone(), &untaken).unwrap();
-        assert_eq!(Rest::split(large.clone(), &untaken).unwrap_err().reason(), Reason::Overloaded);
-        assert!(Rest::split(large.slice(..PIECE_BYTES), &untaken).is_ok());
-        drop(held);
-        assert!(Rest::split(large, &untaken).is_ok());
+        let held = Rest::split(large.clone(), &untaken, true).unwrap();
+        assert_eq!(Rest::split(large.clone(), &untaken, true).unwrap_err().reason(), Reason::Overloaded);
+        assert!(Rest::split(large.slice(..PIECE_BYTES), &untaken, true).is_ok());
+        let changed = Rest::split(large.clone(), &untaken, false).unwrap();
+        assert_eq!(untaken.taken(), 4 * PIECE_BYTES);
+        drop((held, changed));
+        assert!(Rest::split(large, &untaken, true).is_ok());
     }
 }

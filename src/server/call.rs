@@ -24,7 +24,6 @@ use http_body::{Frame, SizeHint};
 use tonic::{Status, body::Body, codegen::BoxFuture};
 
 use super::{
-    allowance::Allowance,
     answer::Rest,
     deadline::Deadline,
     gate::{Admission, Door},
@@ -37,6 +36,7 @@ use crate::{
     pb::health::health_server,
     process::panic_message,
     service::{
+        allowance::Allowance,
         status::{Failure, Reason},
         streams,
     },
@@ -83,7 +83,12 @@ impl Calls {
             Ok(()) => match self.router.find(request.uri().path()) {
                 Ok(route) => {
                     ticket.method = Some(Arc::clone(route.path));
-                    State::Running((route.handler)(self.watched(request)))
+                    let handler = (route.handler)(self.watched(request));
+                    State::Running(if ticket.can_refuse {
+                        handler
+                    } else {
+                        Box::pin(with_room(handler, Arc::clone(&self.untaken)))
+                    })
                 }
                 Err(failure) => State::Answered(Status::from(failure).into_http()),
             },
@@ -96,6 +101,7 @@ impl Calls {
     fn admit<B>(&self, request: &Request<B>, ticket: &mut Ticket) -> Result<(), Failure> {
         let path = request.uri().path();
         ticket.is_long = streams::is_long(path);
+        ticket.can_refuse = !streams::changes_and_tells(path);
         // Health tells that the server drains, so it answers throughout; long streams are told to end, not waited for.
         if router::service(path) != health_server::SERVICE_NAME {
             let admission = self.door.admit();
@@ -121,6 +127,17 @@ impl Calls {
         let messages = if streams::takes_many(request.uri().path()) { Messages::Any } else { Messages::One };
         let intake = |body| Intake::new(body, messages, self.message_bytes_max, Arc::clone(&self.undecoded));
         request.map(|body| Body::new(intake(body)))
+    }
+}
+
+/// A call whose answer can't be refused: it is itself, where there is no room for more answers.
+async fn with_room(
+    handler: BoxFuture<Response<Body>, Infallible>,
+    untaken: Arc<Allowance>,
+) -> Result<Response<Body>, Infallible> {
+    match untaken.has_room() {
+        Ok(()) => handler.await,
+        Err(full) => Ok(Status::from(streams::untaken(full)).into_http()),
     }
 }
 
@@ -157,6 +174,8 @@ struct Ticket {
     admission: Option<Admission>,
     /// Its client says when it ends.
     is_long: bool,
+    /// Its answer may be refused when it is there.
+    can_refuse: bool,
     /// For a stream that nobody but its client paces.
     unsent: Option<Unsent>,
     open: Arc<Open>,
@@ -164,7 +183,7 @@ struct Ticket {
 
 impl Ticket {
     fn new(open: Arc<Open>) -> Self {
-        Self { method: None, deadline: None, admission: None, is_long: false, unsent: None, open }
+        Self { method: None, deadline: None, admission: None, is_long: false, can_refuse: true, unsent: None, open }
     }
 
     /// Does the call's next piece of work, unless its deadline has passed, and survives it.
@@ -294,7 +313,7 @@ impl CallBody {
         let frame = match (frame.into_data(), &self.ticket.unsent) {
             (Ok(bytes), Some(unsent)) => Frame::data(unsent.wait_for(bytes)),
             (Ok(bytes), None) if self.rest.is_none() => {
-                let (piece, rest) = Rest::split(bytes, &self.ticket.open.untaken)?;
+                let (piece, rest) = Rest::split(bytes, &self.ticket.open.untaken, self.ticket.can_refuse)?;
                 self.rest = rest;
                 Frame::data(piece)
             }

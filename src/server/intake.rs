@@ -15,11 +15,11 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use tonic::Status;
 
-use super::{
+use super::turn;
+use crate::service::{
     allowance::{Allowance, Charge, Full},
-    turn,
+    status::{Failure, Reason},
 };
-use crate::service::status::{Failure, Reason};
 
 /// The compressed flag and the length that come before each message.
 const HEADER_BYTES: usize = 5;

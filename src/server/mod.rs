@@ -5,7 +5,6 @@
 //! not executed, and says so.
 
 mod acceptor;
-mod allowance;
 mod answer;
 mod bell;
 mod beside;
@@ -33,8 +32,8 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use self::{allowance::Allowance, call::Calls, gate::Gate, health::Health, router::Router, workers::Workers};
-use crate::limits::Limits;
+use self::{call::Calls, gate::Gate, health::Health, router::Router, workers::Workers};
+use crate::{limits::Limits, service::allowance::Allowance};
 
 pub use self::router::GrpcService;
 

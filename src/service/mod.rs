@@ -2,6 +2,7 @@
 //!
 //! It knows no socket. Every error of the core becomes a [`Failure`] here, and every [`Failure`] a status.
 
+pub mod allowance;
 pub mod codec;
 mod convert;
 mod entries;

@@ -99,6 +99,7 @@ where
         if self.permit.is_moving() {
             return Poll::Ready(Err(Permit::moving().into()));
         }
+        self.permit.has_room()?;
         let Some(pb::PipelineRequest { ops }) = ready!(next) else { return Poll::Ready(Ok(None)) };
         if ops.len() > OPS_MAX {
             let words = format!("the message has {} operations; {OPS_MAX} are allowed", ops.len());

@@ -11,7 +11,10 @@ use std::sync::{
 
 use http::Extensions;
 
-use super::status::{Failure, Reason};
+use super::{
+    allowance::{Allowance, Full},
+    status::{Failure, Reason},
+};
 
 /// Whether the RPC of this path lives as long as its client likes. Such a call is not waited for when the server drains:
 /// it is told to end.
@@ -36,15 +39,34 @@ fn method(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, method)| method)
 }
 
+/// Whether the RPC of this path may have changed something when it answers, and with much: it is refused before, or not at all.
+#[must_use]
+pub fn changes_and_tells(path: &str) -> bool {
+    matches!(method(path), "Transact" | "Pipeline")
+}
+
+/// How a call ends where the server holds all that it may of answers that clients have not taken.
+pub fn untaken(Full { bytes_max }: Full) -> Failure {
+    let words = "the server holds too many bytes of answers that clients have not taken";
+    Failure::new(Reason::Overloaded, words).with("limit", bytes_max)
+}
+
 /// The connection that a request came by.
 #[derive(Clone, Debug, Default)]
 pub struct Connection {
     /// The number of its long streams.
     streams: Arc<AtomicUsize>,
     moves: Arc<AtomicBool>,
+    untaken: Option<Arc<Allowance>>,
 }
 
 impl Connection {
+    /// One that has no streams yet. `untaken` are the bytes of answers that clients of the whole server have not taken.
+    #[must_use]
+    pub fn new(untaken: Arc<Allowance>) -> Self {
+        Self { untaken: Some(untaken), ..Self::default() }
+    }
+
     /// Tells its long streams, those to come included, to end with [`Reason::Moving`]. They find it when they are polled: poll
     /// them.
     pub fn leave(&self) {
@@ -76,12 +98,12 @@ impl LongStreams {
     ///
     /// `RESOURCE_EXHAUSTED` / `TOO_MANY_STREAMS`, with nothing counted.
     pub fn admit(&self, extensions: &Extensions) -> Result<Permit, Failure> {
-        let Connection { streams, moves } = extensions.get().cloned().unwrap_or_default();
+        let Connection { streams, moves, untaken } = extensions.get().cloned().unwrap_or_default();
         let connection = Slot::take(streams, self.connection_max)
             .ok_or_else(|| full("connection", "this connection", self.connection_max))?;
         let all = Slot::take(Arc::clone(&self.all), self.all_max)
             .ok_or_else(|| full("server", "the server", self.all_max))?;
-        Ok(Permit { _connection: connection, _all: all, moves })
+        Ok(Permit { _connection: connection, _all: all, moves, untaken })
     }
 }
 
@@ -100,12 +122,22 @@ pub struct Permit {
     _connection: Slot,
     _all: Slot,
     moves: Arc<AtomicBool>,
+    untaken: Option<Arc<Allowance>>,
 }
 
 impl Permit {
     /// Whether the connection goes. Nobody is woken for it: all streams of the connection are polled.
     pub fn is_moving(&self) -> bool {
         self.moves.load(Relaxed)
+    }
+
+    /// Whether the server may hold more of what it answers.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE` / `OVERLOADED`: ask it before anything is done.
+    pub fn has_room(&self) -> Result<(), Failure> {
+        self.untaken.as_ref().map_or(Ok(()), |all| all.has_room()).map_err(untaken)
     }
 
     /// How a stream ends where it does.

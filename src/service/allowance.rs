@@ -10,43 +10,59 @@ use std::{
 
 /// So many bytes for all. Clones are the same one.
 #[derive(Clone, Debug)]
-pub(super) struct Allowance {
+pub struct Allowance {
     taken: Arc<AtomicUsize>,
     bytes_max: usize,
 }
 
-/// Nothing is left.
+/// Too little is left.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Full {
-    pub(super) bytes_max: usize,
+pub struct Full {
+    /// The most that there may be.
+    pub bytes_max: usize,
 }
 
 impl Allowance {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    /// At most so many bytes at once.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
         Self { taken: Arc::default(), bytes_max }
     }
 
-    #[cfg(test)]
-    pub(super) fn taken(&self) -> usize {
+    /// How many are taken. It may be more than there may be, see [`Charge::take`].
+    #[must_use]
+    pub fn taken(&self) -> usize {
         self.taken.load(Relaxed)
+    }
+
+    /// # Errors
+    ///
+    /// If nothing is left.
+    pub fn has_room(&self) -> Result<(), Full> {
+        if self.taken() < self.bytes_max { Ok(()) } else { Err(Full { bytes_max: self.bytes_max }) }
     }
 }
 
 /// One's share, given back on drop.
 #[derive(Debug)]
-pub(super) struct Charge {
+pub struct Charge {
     allowance: Arc<Allowance>,
     held: usize,
 }
 
 impl Charge {
     /// Nothing yet.
-    pub(super) fn of(allowance: Arc<Allowance>) -> Self {
+    #[must_use]
+    pub fn of(allowance: Arc<Allowance>) -> Self {
         Self { allowance, held: 0 }
     }
 
     /// Makes the share what it should be. Who holds nothing and needs nothing touches nothing that is shared.
-    pub(super) fn settle(&mut self, bytes: usize) -> Result<(), Full> {
+    ///
+    /// # Errors
+    ///
+    /// If too little is left; the share is what it was.
+    pub fn settle(&mut self, bytes: usize) -> Result<(), Full> {
         let Allowance { taken, bytes_max } = &*self.allowance;
         match bytes.cmp(&self.held) {
             Ordering::Equal => {}
@@ -64,7 +80,14 @@ impl Charge {
         Ok(())
     }
 
-    pub(super) fn release(&mut self) {
+    /// So many bytes more, be they there or not: for what can't be refused any more.
+    pub fn take(&mut self, bytes: usize) {
+        self.allowance.taken.fetch_add(bytes, Relaxed);
+        self.held += bytes;
+    }
+
+    /// Gives all of it back.
+    pub fn release(&mut self) {
         if self.held > 0 {
             self.allowance.taken.fetch_sub(std::mem::take(&mut self.held), Relaxed);
         }
