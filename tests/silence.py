@@ -10,23 +10,26 @@ is real, a namespace of its own whose end of the wire is taken down, and needs r
 With --require it fails where root, ip or grpcurl is missing.
 """
 
+import itertools
 import os
 import signal
 import subprocess
 import time
 from functools import partial
 
-from world import Link, Server, Watch, Wrong
+from world import Link, Listener, Server, Watch, Wrong
 from world import descriptors, end_as_told, has, pail_to_test, require, run_beside_each_other, until
 
 AT_ONCE_S = 1
 # The server pings after so long, and waits so long for the answer.
 KEEPALIVE_S = 10 + 5
 LEASE_S = 2
+# Either side notices within this that the other is gone.
+BOTH_S = 30
 # For a machine that is busy with something else.
 MARGIN_S = 1
-# For benchmarks of networks, says RFC 2544, and so no one's real address.
-HERE, THERE = "198.18.77.1", "198.18.77.2"
+# For benchmarks of networks, says RFC 2544, and so no one's real address: two for each namespace.
+ADDRESSES = "198.18.77"
 
 
 def follow(bucket):
@@ -47,19 +50,23 @@ def goes_down(server, bucket, how, least_s, most_s, lease=None):
 class Namespace:
     """A network of its own, with one wire to ours."""
 
+    numbers = itertools.count()
+
     def __init__(self):
-        self.name = f"pail-{os.getpid()}"
+        number = next(self.numbers)
+        self.name = f"pail-{os.getpid()}-{number}"
         # An interface has 15 letters at most.
-        self.here, self.there = f"pl{os.getpid()}h", f"pl{os.getpid()}t"
+        self.here, self.there = f"pl{os.getpid()}h{number}", f"pl{os.getpid()}t{number}"
+        self.address, self.their_address = f"{ADDRESSES}.{4 * number + 1}", f"{ADDRESSES}.{4 * number + 2}"
         self.inside = ["ip", "netns", "exec", self.name]
 
     def __enter__(self):
         try:
             ip("netns", "add", self.name)
             ip("link", "add", self.here, "type", "veth", "peer", "name", self.there, "netns", self.name)
-            ip("address", "add", f"{HERE}/30", "dev", self.here)
+            ip("address", "add", f"{self.address}/30", "dev", self.here)
             ip("link", "set", self.here, "up")
-            ip("-n", self.name, "address", "add", f"{THERE}/30", "dev", self.there)
+            ip("-n", self.name, "address", "add", f"{self.their_address}/30", "dev", self.there)
             ip("-n", self.name, "link", "set", self.there, "up")
         except BaseException:
             self.__exit__()
@@ -69,6 +76,9 @@ class Namespace:
     def fall_silent(self):
         """From now on no packet passes, and nobody is told."""
         ip("-n", self.name, "link", "set", self.there, "down")
+
+    def come_back(self):
+        ip("-n", self.name, "link", "set", self.there, "up")
 
     def __exit__(self, *_):
         # What is there of it: the wire goes with either of its ends.
@@ -97,7 +107,7 @@ def a_silent_network(pail):
     """A Link and a Watch behind it end within the keepalive, and what the server held for them is back."""
     # Room for the witness and the two.
     room = ["--long-streams-total-max", "3"]
-    with Namespace() as namespace, Server(pail, *room, listen=f"{HERE}:0") as server:
+    with Namespace() as namespace, Server(pail, *room, listen=f"{namespace.address}:0") as server:
         with Watch(server.address, follow("b")) as witness:
             before = descriptors(server.pid)
             with (
@@ -121,6 +131,43 @@ def a_silent_network(pail):
     return f"NOCONNECTION ({detail}) after {took:.1f} s, descriptors and streams are back after {returned:.1f} s"
 
 
+class Follower(Listener):
+    """`pail watch --resume` of everything, inside a network."""
+
+    def __init__(self, server, within):
+        command = [server.pail, "watch", "--addr", server.address, "--prefix", "", "--resume", "--output", "json"]
+        super().__init__([*within, *command], stdin=subprocess.DEVNULL)
+
+    def created(self):
+        with self.changed:
+            return [message["created"]["bucket"] for _, message in self.messages if "created" in message]
+
+
+def a_network_that_comes_back(pail):
+    """Both sides notice that the other is gone, and a client that resumes is told of all that happened meanwhile, once."""
+    names = [f"b{number}" for number in range(30)]
+    with Namespace() as namespace, Server(pail, listen=f"{namespace.address}:0") as server:
+        server.do("create", names[0])
+        with Follower(server, namespace.inside) as follower:
+            until(lambda: follower.created() == names[:1], "the first is told")
+            before = descriptors(server.pid)
+            begun = time.monotonic()
+            namespace.fall_silent()
+            for name in names[1:20]:
+                server.do("create", name)
+            until(lambda: descriptors(server.pid) == before - 1, "the server notices", BOTH_S)
+            server_s = time.monotonic() - begun
+            until(lambda: follower.errors, "the client notices", BOTH_S - server_s)
+            client_s = time.monotonic() - begun
+            for name in names[20:]:
+                server.do("create", name)
+            require(follower.created() == names[:1], "nothing passes a network that is silent")
+            namespace.come_back()
+            until(lambda: len(follower.created()) >= len(names), "all are told")
+            require(follower.created() == names, f"in order, and once: {follower.created()}")
+    return f"the server notices after {server_s:.1f} s, the client after {client_s:.1f} s; nothing is missed"
+
+
 def main():
     pail = pail_to_test(__doc__, {"root": os.geteuid() == 0} | has("ip", "grpcurl"))
     with Server(pail) as server:
@@ -131,6 +178,7 @@ def main():
             ("a frozen client", partial(goes_down, server, "frozen", freeze, 1, most_s)),
             (f"a frozen client with a lease of {LEASE_S} s", leased),
             ("a silent network", partial(a_silent_network, pail)),
+            ("a network that comes back", partial(a_network_that_comes_back, pail)),
         ]
         wrong = run_beside_each_other(cases)
     print(f"{len(cases)} ways to go without a word, and {wrong} went wrong")
