@@ -12,12 +12,10 @@ It ends with 1 where an attack does harm, and with 2 where it can't say.
 """
 
 import argparse
-import multiprocessing
 import os
 import socket
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "benches" / "comparison"))
 
 import messages as m
+from beside import FORK, Beside, GoodClient, Memory
 from hpack import Decoder, Encoder
 from hyperframe import frame as f
 from peers import StockTonic
-from wire import PREFACE, Connections
+from wire import PREFACE
 from world import DEADLINE_S, Server, Wrong, end_as_told, rss_bytes
 
 MIB = 1 << 20
@@ -344,52 +343,6 @@ def attack(attack_, address, seconds, result):
     result.send((took, cuts, sorted(map(str, wrong)), sent + sum(client.sent for client in clients)))
 
 
-def work(address, count):
-    """The good client: one call after the other."""
-    with Connections(address, 1) as one:
-        while True:
-            one.ask(SERVICE + "Get", [GET])
-            count.value += 1
-
-
-class Beside:
-    """A function in a process of its own, which is killed at the end of the `with`."""
-
-    def __init__(self, function, *arguments):
-        self.process = FORK.Process(target=function, args=arguments, daemon=True)
-
-    def __enter__(self):
-        self.process.start()
-        return self.process
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.join()
-
-
-FORK = multiprocessing.get_context("fork")
-
-
-class Memory:
-    """The most that a process takes while a `with` lasts."""
-
-    def __init__(self, pid):
-        self.pid, self.most, self.is_over = pid, 0, threading.Event()
-        self.thread = threading.Thread(target=self.look, daemon=True)
-
-    def look(self):
-        while not self.is_over.wait(0.05):
-            self.most = max(self.most, rss_bytes(self.pid))
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.is_over.set()
-        self.thread.join()
-
-
 @dataclass
 class Seen:
     """What an attack did."""
@@ -416,20 +369,15 @@ class Seen:
 
 def under(attack_, server, seconds):
     """Attacks a server that somebody works with."""
-    log_before, count = len(getattr(server, "log", ())), FORK.Value("Q", 0)
-
-    def rate(over_s):
-        before, start = count.value, time.monotonic()
-        time.sleep(over_s)  # the time that is measured
-        return (count.value - before) / (time.monotonic() - start)
-
-    with Beside(work, server.address, count):
-        rate(CALM_S / 4)  # warm
-        calm, base = rate(CALM_S), rss_bytes(server.pid)
+    log_before = len(getattr(server, "log", ()))
+    with GoodClient(server.address, SERVICE + "Get", GET) as good:
+        time.sleep(CALM_S / 4)  # warm
+        calm, _, _ = good.during(lambda: time.sleep(CALM_S))
+        base = rss_bytes(server.pid)
         here, there = FORK.Pipe(duplex=False)
         seconds = max(seconds, SLOW_S) if attack_.is_slow else seconds
         with Memory(server.pid) as memory, Beside(attack, attack_, server.address, seconds, there):
-            attacked = rate(seconds)
+            attacked, _, _ = good.during(lambda: time.sleep(seconds))
             if not here.poll(DEADLINE_S):
                 raise CanNotSay("the attacker does not end")
             took_s, cuts, wrong, sent = here.recv()
