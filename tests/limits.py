@@ -57,10 +57,14 @@ class Cgroup:
 
     def __enter__(self):
         self.directory.mkdir()
-        (self.directory / ("memory.limit_in_bytes" if self.is_old else "memory.max")).write_text(str(self.memory_bytes))
-        without_swap = self.directory / ("memory.swappiness" if self.is_old else "memory.swap.max")
-        if without_swap.exists():
-            without_swap.write_text("0")
+        try:
+            (self.directory / ("memory.limit_in_bytes" if self.is_old else "memory.max")).write_text(str(self.memory_bytes))
+            without_swap = self.directory / ("memory.swappiness" if self.is_old else "memory.swap.max")
+            if without_swap.exists():
+                without_swap.write_text("0")
+        except OSError:
+            self.__exit__()
+            raise
         return self
 
     def take(self, pid):
