@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     bell::{Bell, Rope},
     socket::Socket,
-    turn::{self, LOOK, Turn},
+    turn::{self, BYTES_A_LOOK, LOOK, Turn},
 };
 
 /// In one turn the connection is polled so often at most, then others on its thread have theirs.
@@ -99,10 +99,10 @@ impl Streams {
     }
 
     /// Ends those whose clients are too slow.
-    fn look(&mut self) {
+    fn look(&mut self, is_busy: bool) {
         let mut is_any_slow = false;
         for stream in &mut self.waiting {
-            is_any_slow |= stream.turn.look();
+            is_any_slow |= stream.turn.look(is_busy);
         }
         if is_any_slow {
             self.poll_all();
@@ -114,6 +114,8 @@ impl Streams {
 struct Looks {
     timer: Option<Pin<Box<Sleep>>>,
     rope: Rope,
+    /// How many bytes had passed at the one before.
+    passed: u64,
 }
 
 impl Looks {
@@ -131,12 +133,18 @@ impl Looks {
         is_due
     }
 
-    /// There will be one.
-    fn arm(&mut self) {
+    /// There will be one. So many bytes have passed by now.
+    fn arm(&mut self, passed: u64) {
         if self.timer.is_none() {
             self.timer = Some(Box::pin(sleep(LOOK)));
+            self.passed = passed;
             self.poll_timer();
         }
+    }
+
+    /// Whether much has passed since.
+    fn is_busy(&self, passed: u64) -> bool {
+        passed - self.passed >= BYTES_A_LOOK
     }
 }
 
@@ -158,7 +166,7 @@ impl<C> WithStreams<C> {
         let streams = Streams { begun, round: Vec::new(), waiting: FuturesUnordered::new() };
         let bell = Arc::<Bell>::default();
         let (rope, waiting_rope) = (Rope::of(&bell), Rope::of(&bell));
-        let looks = Looks { timer: None, rope: Rope::of(&bell) };
+        let looks = Looks { timer: None, rope: Rope::of(&bell), passed: 0 };
         Self { connection, streams, socket, bell, rope, waiting_rope, looks }
     }
 
@@ -189,7 +197,7 @@ where
         let Self { connection, streams, socket, bell, rope, waiting_rope, looks } = self.get_mut();
         bell.muffle(cx.waker());
         if looks.poll_due() {
-            streams.look();
+            streams.look(looks.is_busy(socket.passed()));
             socket.look()?;
         }
         for _ in 0..ROUNDS_MAX {
@@ -207,7 +215,7 @@ where
         }
         let is_calm = socket.calls_took(turn::take_parts());
         if !is_calm || !streams.waiting.is_empty() {
-            looks.arm();
+            looks.arm(socket.passed());
         }
         let uncorked = socket.poll_uncork(&mut rope.context());
         bell.unmuffle();

@@ -4,7 +4,8 @@
 //! taken: hyper asks an answer for more only when the client's window lets it. HTTP/2 sets no limit to either, and the
 //! deadline of a call that nobody polls can't end it. So a connection looks at its streams every [`LOOK`]. A client has
 //! [`SHORT`] looks for its turn, [`LONG`] where the stream lives as long as it likes, and one more for each
-//! [`BYTES_A_LOOK`] that move. A request that is too slow is answered; a stream whose answer is not taken is reset.
+//! [`BYTES_A_LOOK`] that move. Where as many move on the whole connection, its streams may wait for each other, and a look
+//! counts for a quarter. A request that is too slow is answered; a stream whose answer is not taken is reset.
 //!
 //! Between the connection, which polls a stream, and the call in it is hyper, which hands nothing through. Both run on one
 //! thread: so the call leaves a note there while it is polled.
@@ -15,13 +16,16 @@ use std::{cell::Cell, time::Duration};
 pub(super) const LOOK: Duration = Duration::from_secs(5);
 
 /// So many looks in one turn are too many: 5 to 10 s.
-const SHORT: usize = 2;
+const SHORT: u64 = 2;
 
 /// The same where the client says when the stream ends: 30 to 35 s, as long as a peer may leave TCP unread.
-const LONG: usize = 7;
+const LONG: u64 = 7;
 
 /// 16 KiB/s.
-const BYTES_A_LOOK: usize = 80 << 10;
+pub(super) const BYTES_A_LOOK: u64 = 80 << 10;
+
+/// What a look counts where the connection rests. Where it is busy it counts one.
+const WHOLE: u64 = 4;
 
 thread_local! {
     static NOTE: Cell<Note> = const { Cell::new(Note::NONE) };
@@ -51,9 +55,9 @@ enum Awaits {
 #[derive(Clone, Copy, Debug)]
 enum Progress {
     /// Bytes that moved in this turn.
-    More(usize),
+    More(u64),
     /// A turn begins, with so many bytes.
-    Anew(usize),
+    Anew(u64),
 }
 
 impl Note {
@@ -77,7 +81,7 @@ pub(super) fn is_ours(is_long: bool) {
 pub(super) fn told(bytes: usize) {
     Note::change(|note| {
         note.awaits = Awaits::Room;
-        note.progress = Progress::Anew(bytes);
+        note.progress = Progress::Anew(count(bytes));
     });
 }
 
@@ -98,8 +102,8 @@ pub(super) fn received(bytes: usize, is_whole: bool) {
         note.awaits = Awaits::Nothing;
         note.progress = match note.progress {
             _ if is_whole => Progress::Anew(0),
-            Progress::More(before) => Progress::More(before + bytes),
-            Progress::Anew(before) => Progress::Anew(before + bytes),
+            Progress::More(before) => Progress::More(before + count(bytes)),
+            Progress::Anew(before) => Progress::Anew(before + count(bytes)),
         };
     });
 }
@@ -114,12 +118,17 @@ pub(super) fn is_too_slow() -> bool {
     NOTE.get().is_too_slow
 }
 
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
 /// The turns of one stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
     awaits: Awaits,
-    looks: usize,
-    bytes: usize,
+    /// In quarters, see [`WHOLE`].
+    looks: u64,
+    bytes: u64,
     is_long: bool,
     slow: Slow,
 }
@@ -157,14 +166,15 @@ impl Turn {
         polled
     }
 
-    /// One more [`LOOK`] has passed. Whether the client was too slow: then the stream is to be polled.
-    pub(super) fn look(&mut self) -> bool {
+    /// One more [`LOOK`] has passed, in which the connection `is_busy` or rested. Whether the client was too slow: then the
+    /// stream is to be polled.
+    pub(super) fn look(&mut self, is_busy: bool) -> bool {
         if self.awaits == Awaits::Nothing {
             return false;
         }
-        self.looks += 1;
+        self.looks += if is_busy { 1 } else { WHOLE };
         let looks_max = if self.is_long { LONG } else { SHORT };
-        if self.looks < looks_max + self.bytes / BYTES_A_LOOK {
+        if self.looks < (looks_max + self.bytes / BYTES_A_LOOK) * WHOLE {
             return false;
         }
         self.looks = 0;
@@ -183,6 +193,8 @@ impl Turn {
 mod tests {
     use super::*;
 
+    const ENOUGH: usize = 80 << 10;
+
     fn turn(poll: impl FnOnce()) -> Turn {
         let mut turn = Turn::new();
         turn.follow(poll);
@@ -191,7 +203,7 @@ mod tests {
 
     /// After how many looks of a hundred the client is too slow, and what becomes of the stream.
     fn slow(mut turn: Turn) -> Option<(usize, Slow)> {
-        (1..100).find(|_| turn.look()).map(|look| (look, turn.slow))
+        (1..100).find(|_| turn.look(false)).map(|look| (look, turn.slow))
     }
 
     #[test]
@@ -217,14 +229,20 @@ mod tests {
 
     #[test]
     fn what_is_large_may_take_longer() {
-        let large = || told(3 * BYTES_A_LOOK);
+        let large = || told(3 * ENOUGH);
         assert_eq!(slow(turn(large)), Some((5, Slow::Over)));
         let half = || {
-            received(BYTES_A_LOOK, false);
-            received(BYTES_A_LOOK, false);
+            received(ENOUGH, false);
+            received(ENOUGH, false);
             awaits_request();
         };
         assert_eq!(slow(turn(half)), Some((4, Slow::Told)));
+    }
+
+    #[test]
+    fn streams_of_a_busy_connection_may_wait_for_each_other_for_four_times_as_long() {
+        let mut turn = turn(awaits_room);
+        assert_eq!((1..100).find(|_| turn.look(true)), Some(SHORT * WHOLE));
     }
 
     #[test]
@@ -232,7 +250,7 @@ mod tests {
         let looks_at = |is_whole: bool| {
             let mut turn = turn(awaits_request);
             let mut look = || {
-                let is_slow = turn.look();
+                let is_slow = turn.look(false);
                 turn.follow(|| {
                     received(1, is_whole);
                     awaits_request();
@@ -248,13 +266,13 @@ mod tests {
     #[test]
     fn who_can_not_be_told_is_cut() {
         let mut turn = turn(awaits_request);
-        assert_eq!([turn.look(), turn.look(), turn.is_over()], [false, true, false]);
+        assert_eq!([turn.look(false), turn.look(false), turn.is_over()], [false, true, false]);
         turn.follow(|| {
             assert!(is_too_slow());
             awaits_request();
         });
         assert!(!is_too_slow(), "the note is about one stream");
-        assert_eq!([turn.look(), turn.look(), turn.is_over()], [false, true, true]);
+        assert_eq!([turn.look(false), turn.look(false), turn.is_over()], [false, true, true]);
     }
 
     #[test]
