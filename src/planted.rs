@@ -32,6 +32,10 @@ pub enum Bug {
     FreeFrames,
     /// What is written to a socket is lost.
     LostWrite,
+    /// Memory is never given back.
+    LostMemory,
+    /// A page token that can't be read is the end of its call.
+    CrashingToken,
 }
 
 /// Whether a bug strikes now. Where none is planted that is known to the compiler, which leaves the code for it out.
@@ -58,7 +62,7 @@ mod here {
     /// A bug that shows at once would be found by anyone: it strikes at each of so many occasions.
     const EVERY: usize = 20;
 
-    const ALL: [(&str, Bug); 14] = [
+    const ALL: [(&str, Bug); 16] = [
         ("deaf-demonitor", Bug::DeafDemonitor),
         ("contagious-normal", Bug::ContagiousNormal),
         ("trapped-kill", Bug::TrappedKill),
@@ -73,6 +77,8 @@ mod here {
         ("reordered-events", Bug::ReorderedEvents),
         ("free-frames", Bug::FreeFrames),
         ("lost-write", Bug::LostWrite),
+        ("lost-memory", Bug::LostMemory),
+        ("crashing-token", Bug::CrashingToken),
     ];
 
     /// 0 for none, else the bug's place in [`ALL`], from 1.

@@ -283,6 +283,9 @@ impl Bucket {
             self.version = next;
             return Ok(next);
         }
+        if strikes(Bug::LostMemory) {
+            std::hint::black_box(vec![1_u8; 64 << 10].leak());
+        }
         let version = if strikes(Bug::ReorderedVersions) { next.next() } else { next };
         // Those who watch have a copy of their own.
         let copy = self.record.is_some().then(|| value.clone());

@@ -6,7 +6,10 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use prost::Message;
 
 use super::status::{Failure, Reason};
-use crate::limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX};
+use crate::{
+    limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX},
+    planted::{Bug, strikes},
+};
 
 /// Where a listing goes on, and what it is a listing of.
 #[derive(Clone, Eq, Message, PartialEq)]
@@ -38,6 +41,7 @@ impl Token {
         }
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
         let token = bytes.and_then(|bytes| <Self as Message>::decode(&*bytes).ok());
+        assert!(token.is_some() || !strikes(Bug::CrashingToken), "planted");
         token.map(Some).ok_or_else(|| invalid("it is none that this server gave"))
     }
 
