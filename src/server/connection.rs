@@ -30,8 +30,8 @@ use crate::{limits::Limits, service::streams};
 /// Request bytes on their way in one connection. h2 closes healthy connections when it is small and messages are.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// Request bytes on their way in one stream: a message of common size comes in one round trip.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Request bytes on their way in one stream: a message of common size comes in one round trip, and what nobody takes is not much.
+const STREAM_WINDOW_BYTES: u32 = 512 << 10;
 
 /// Response bytes that one stream holds for a client that does not read. hyper takes 400 KiB.
 const SEND_BUFFER_BYTES: usize = 64 << 10;

@@ -12,18 +12,18 @@ use std::fmt;
 use super::turn::LOOK;
 use crate::planted::{self, Bug};
 
-/// What a client may spend at once: 10,000 pings. HTTP/2 lets a client send data ahead, up to the window of a stream (1 MiB):
-/// in that, messages of common size never are so many that they would use it up.
-const BUDGET: i32 = 80_000;
+/// What a client may spend at once: 10,000 pings, or what the window of a stream lets it send ahead in messages of 20 bytes.
+/// h2 keeps frames that no call takes in a table that doubles, of some 250 bytes a frame: these have 8 MiB.
+const BUDGET: i32 = 30_000;
 
 /// What it gets each [`LOOK`]: 200 pings a second.
-const ALLOWANCE: i32 = 8_000;
+const ALLOWANCE: i32 = 3_000;
 
 /// What a frame of data costs until a call takes it.
 const PART: i32 = 1;
 
 /// What a frame costs that says something about the connection or a stream.
-const CONTROL: i32 = 8;
+const CONTROL: i32 = 3;
 
 /// What a frame of an answer brings: headers, data or trailers.
 const ANSWER: i32 = 4 * CONTROL;
