@@ -50,6 +50,8 @@ TRANSACT_LARGE = m.framed(
 AT_ONCE = 100
 FOUR_MIB = 4 * MIB
 
+WINDOW, LARGE = f.SettingsFrame.INITIAL_WINDOW_SIZE, 65_535
+
 CONNECTION, STREAMS = "the connection", "each stream"
 
 
@@ -244,8 +246,11 @@ class Attack:
     settings: tuple = ()
     is_slow: bool = False
 
+    def asks_for_much(self):
+        """Of a server all of whose answers are of one size: the good client's, too."""
+        return dict(self.settings).get(WINDOW, LARGE) < LARGE
 
-WINDOW = f.SettingsFrame.INITIAL_WINDOW_SIZE
+
 NOT_UTF_8 = m.framed(m.field(1, b"\xff\xfe") + m.field(3, b"\xc3\x28"))
 ATTACKS = (
     Attack("rapid reset, before anything is accepted", CONNECTION, more=resets),
@@ -411,7 +416,7 @@ def against_pail(attack_, binary, seconds):
 
 
 def against_stock_tonic(attack_, seconds):
-    with StockTonic(VALUE_BYTES) as server:
+    with StockTonic(VALUE_BYTES if attack_.asks_for_much() else 64) as server:
         seen, _ = under(attack_, server, seconds)
     return list(seen.harm(attack_)), seen
 
