@@ -86,15 +86,15 @@ def read_until(peers, is_so, within_s):
 # The peers. Each function makes them, and returns them with what waits for their end, and how long that may take.
 
 
-def who_say_nothing(address):
+def who_say_nothing(server):
     """Connections, and not a byte."""
-    peers = [Peer(address) for _ in range(SILENT)]
+    peers = [Peer(server.address) for _ in range(SILENT)]
     return peers, SILENT, lambda: read_until(peers, lambda: all(peer.is_over for peer in peers), FIRST_WORD_S + MARGIN_S)
 
 
-def who_open_no_window(address):
+def who_open_no_window(server):
     """Watches that may not be told anything. Their connections live on."""
-    peers = [Peer(address) for _ in range(CONNECTIONS)]
+    peers = [Peer(server.address) for _ in range(CONNECTIONS)]
     for peer in peers:
         peer.greet(0)
         peer.watch(WATCHES // CONNECTIONS)
@@ -102,18 +102,19 @@ def who_open_no_window(address):
     return peers, WATCHES, lambda: read_until(peers, over, NOT_TAKEN_S + MARGIN_S)
 
 
-def who_stop_reading(address):
-    """Watches whose connections are never read from."""
-    peers = [Peer(address) for _ in range(CONNECTIONS)]
+def who_stop_reading(server):
+    """Watches whose connections are never read from: that they are cut is seen at the server."""
+    has = descriptors(server.pid)
+    peers = [Peer(server.address) for _ in range(CONNECTIONS)]
     for peer in peers:
         peer.greet((1 << 31) - 1)
         peer.watch(WATCHES // CONNECTIONS)
+    until(lambda: descriptors(server.pid) >= has + CONNECTIONS, "all are accepted")
 
     def are_cut():
         start = time.monotonic()
-        time.sleep(KEEPALIVE_S + MARGIN_S)
-        # Only now: who reads answers for its kernel.
-        return time.monotonic() - start + read_until(peers, lambda: all(peer.is_over for peer in peers), MARGIN_S)
+        until(lambda: descriptors(server.pid) <= has, "all are cut", KEEPALIVE_S + MARGIN_S)
+        return time.monotonic() - start
 
     return peers, WATCHES, are_cut
 
@@ -125,7 +126,7 @@ def beside(make, server):
         _, calm_p99_s, _ = good.during(lambda: time.sleep(CALM_S))
         has, base = descriptors(server.pid), rss_bytes(server.pid)
         with Memory(server.pid) as memory:
-            peers, count, are_cut = make(server.address)
+            peers, count, are_cut = make(server)
             # Each has its place by now, and each change is news to those who watch.
             _, p99_s, cut_s = good.during(lambda: are_cut_beside_changes(are_cut, server))
         for peer in peers:
@@ -141,7 +142,7 @@ def are_cut_beside_changes(are_cut, server):
 
 
 def ask(make, binary):
-    for attempt in range(TRIES):
+    for _ in range(TRIES):
         with Server(binary) as server:
             for bucket in ("good", WATCHED):
                 server.do("create", bucket)

@@ -114,7 +114,7 @@ impl Streams {
 struct Looks {
     timer: Option<Pin<Box<Sleep>>>,
     rope: Rope,
-    /// How many bytes had passed at the one before.
+    /// How many bytes had passed when it was armed.
     passed: u64,
 }
 
@@ -133,18 +133,18 @@ impl Looks {
         is_due
     }
 
-    /// There will be one. So many bytes have passed by now.
-    fn arm(&mut self, passed: u64) {
+    /// There will be one.
+    fn arm(&mut self, socket: &Socket) {
         if self.timer.is_none() {
             self.timer = Some(Box::pin(sleep(LOOK)));
-            self.passed = passed;
+            self.passed = socket.passed();
             self.poll_timer();
         }
     }
 
-    /// Whether much has passed since.
-    fn is_busy(&self, passed: u64) -> bool {
-        passed - self.passed >= BYTES_A_LOOK
+    /// Whether much has passed since it was armed.
+    fn is_busy(&self, socket: &Socket) -> bool {
+        socket.passed() - self.passed >= BYTES_A_LOOK
     }
 }
 
@@ -197,7 +197,7 @@ where
         let Self { connection, streams, socket, bell, rope, waiting_rope, looks } = self.get_mut();
         bell.muffle(cx.waker());
         if looks.poll_due() {
-            streams.look(looks.is_busy(socket.passed()));
+            streams.look(looks.is_busy(socket));
             socket.look()?;
         }
         for _ in 0..ROUNDS_MAX {
@@ -215,7 +215,7 @@ where
         }
         let is_calm = socket.calls_took(turn::take_parts());
         if !is_calm || !streams.waiting.is_empty() {
-            looks.arm(socket.passed());
+            looks.arm(socket);
         }
         let uncorked = socket.poll_uncork(&mut rope.context());
         bell.unmuffle();

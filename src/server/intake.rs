@@ -413,4 +413,42 @@ mod tests {
         assert!(next(&mut third).unwrap().is_ok() && next(&mut third).unwrap().is_ok());
         assert_eq!(undecoded.taken(), 0);
     }
+
+    /// Has sent this, and then says nothing.
+    struct Silent(Option<Bytes>);
+
+    impl Body for Silent {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.0.take().map_or(Poll::Pending, |chunk| Poll::Ready(Some(Ok(Frame::data(chunk)))))
+        }
+    }
+
+    /// What becomes of a body whose rest nobody waits for any longer.
+    fn too_slow_after(messages: Messages, sent: Vec<u8>) -> Option<Status> {
+        let mut intake = Intake::new(Silent(Some(sent.into())), messages, MAX, Arc::new(Allowance::new(1_000)));
+        let mut poll = || Pin::new(&mut intake).poll_frame(&mut Context::from_waker(Waker::noop()));
+        let mut turn = turn::Turn::new();
+        turn.follow(|| assert!(poll().is_ready() && poll().is_pending()));
+        while !turn.look(false) {
+            if turn.awaits_nothing() {
+                return None;
+            }
+        }
+        match turn.follow(poll) {
+            Poll::Ready(Some(Err(status))) => Some(status),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_not_whole_in_time_is_told_so_and_between_messages_there_is_all_the_time() {
+        for messages in [Messages::One, Messages::Any] {
+            let status = too_slow_after(messages, message(8)[..9].to_vec());
+            assert_reason(status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+        }
+        assert!(too_slow_after(Messages::Any, message(8)).is_none());
+    }
 }

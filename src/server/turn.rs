@@ -184,6 +184,11 @@ impl Turn {
         true
     }
 
+    #[cfg(test)]
+    pub(super) fn awaits_nothing(&self) -> bool {
+        self.awaits == Awaits::Nothing
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.slow == Slow::Over
     }

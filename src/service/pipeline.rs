@@ -99,8 +99,9 @@ where
         if self.permit.is_moving() {
             return Poll::Ready(Err(Permit::moving().into()));
         }
-        self.permit.has_room()?;
         let Some(pb::PipelineRequest { ops }) = ready!(next) else { return Poll::Ready(Ok(None)) };
+        // Only now: who asks for nothing is not ended for it.
+        self.permit.has_room()?;
         if ops.len() > OPS_MAX {
             let words = format!("the message has {} operations; {OPS_MAX} are allowed", ops.len());
             let failure = Failure::new(Reason::TooLarge, words).field("ops").limit(OPS_MAX, ops.len());

@@ -5,7 +5,7 @@ use tonic::Code;
 
 use super::{
     raw::{Raw, framed},
-    support::{Server, incarnations, names, prefix, put, refused, scan, until},
+    support::{Server, incarnations, names, prefix, put, refused, scan, until, value},
 };
 
 const TOO_LARGE: (Code, &str) = (Code::InvalidArgument, "TOO_LARGE");
@@ -307,4 +307,22 @@ async fn the_server_holds_so_many_undecoded_bytes_at_most() {
     let details = refused(refusal.await.into_result(), Code::Unavailable, "OVERLOADED", &facts);
     assert!(details.retry_info().unwrap().retry_delay.is_some());
     raw.call("Put", &[], frame).await.into_result().expect("what is over makes room");
+}
+
+#[tokio::test]
+async fn where_there_is_no_room_for_answers_a_large_one_is_refused_and_a_change_before_it_is_made() {
+    let server = Server::with(Limits { untaken_bytes_max: 0, ..Limits::default() });
+    let client = server.client().await;
+    client.created("b").await;
+    client.put("b", "large", &*"v".repeat(65 << 10)).await.unwrap();
+    client.put("b", "small", "v").await.unwrap();
+
+    refused(client.get("b", "large").await, Code::Unavailable, "OVERLOADED", &[("limit", "0")]);
+    client.get("b", "small").await.expect("what is small needs no room");
+
+    let put = pb::TransactPut { key: "new".into(), value: value("v"), ttl: None };
+    let success = vec![pb::TransactOp { op: Some(pb::transact_op::Op::Put(put)) }];
+    let transaction = pb::TransactRequest { bucket: "b".into(), success, ..Default::default() };
+    refused(client.transact(transaction).await, Code::Unavailable, "OVERLOADED", &[("limit", "0")]);
+    assert_eq!(client.lookup("b").await.unwrap().entry_count, 2, "nothing was changed");
 }
