@@ -39,6 +39,12 @@ pub struct Limits {
     #[arg(long, value_name = "BYTES", default_value_t = 32 * MIB, value_parser = bounded(MIB, 1 << 40))]
     pub untaken_bytes_max: usize,
 
+    /// How long calls may wait for their turn where more is asked than the server can do, for 100 ms and longer; then more is
+    /// OVERLOADED: seconds, or a number with ms or s
+    #[arg(long, value_name = "TIME", default_value = "10ms",
+          value_parser = time(Duration::from_millis(1), Duration::from_secs(60)))]
+    pub queue_time_max: Duration,
+
     /// Living buckets; more is TOO_MANY_BUCKETS
     #[arg(long, value_name = "COUNT", default_value_t = 10_000_000, value_parser = bounded(1, 1 << 40))]
     pub buckets_max: usize,

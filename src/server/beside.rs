@@ -24,6 +24,7 @@ use tokio::{
 
 use super::{
     bell::{Bell, Rope},
+    shed::Share,
     socket::Socket,
     turn::{self, BYTES_A_LOOK, LOOK, Turn},
 };
@@ -159,15 +160,16 @@ pub(super) struct WithStreams<C> {
     /// For the streams that wait.
     waiting_rope: Rope,
     looks: Looks,
+    share: Share,
 }
 
 impl<C> WithStreams<C> {
-    pub(super) fn new(connection: C, begun: Begun, socket: Socket) -> Self {
+    pub(super) fn new(connection: C, begun: Begun, socket: Socket, share: Share) -> Self {
         let streams = Streams { begun, round: Vec::new(), waiting: FuturesUnordered::new() };
         let bell = Arc::<Bell>::default();
         let (rope, waiting_rope) = (Rope::of(&bell), Rope::of(&bell));
         let looks = Looks { timer: None, rope: Rope::of(&bell), passed: 0 };
-        Self { connection, streams, socket, bell, rope, waiting_rope, looks }
+        Self { connection, streams, socket, bell, rope, waiting_rope, looks, share }
     }
 
     /// Has all its streams polled once more, for something that none of them is woken for.
@@ -194,12 +196,13 @@ where
     type Output = io::Result<()>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { connection, streams, socket, bell, rope, waiting_rope, looks } = self.get_mut();
+        let Self { connection, streams, socket, bell, rope, waiting_rope, looks, share } = self.get_mut();
         bell.muffle(cx.waker());
         if looks.poll_due() {
             streams.look(looks.is_busy(socket));
             socket.look()?;
         }
+        share.begin();
         for _ in 0..ROUNDS_MAX {
             rope.let_go();
             if let Poll::Ready(ended) = Pin::new(&mut *connection).poll(&mut rope.context()) {
@@ -213,6 +216,7 @@ where
                 break;
             }
         }
+        share.end();
         let is_calm = socket.calls_took(turn::take_parts());
         if !is_calm || !streams.waiting.is_empty() {
             looks.arm(socket);

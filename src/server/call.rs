@@ -3,6 +3,7 @@
 //! A call is refused at the gate while the server drains. It ends when its deadline passes, be that before its headers, as
 //! a response of trailers only, or in the midst of a stream, as trailers after what was sent; its handler is dropped then.
 //! Where the client keeps its window closed, nobody asks the body for more: then its turn ends it (`turn`).
+//! Before it begins it is refused where the server has too much to do (`shed`).
 //! A panic in it, in the handler or in the stream that the handler returned, ends this call alone, with INTERNAL: without
 //! that, a stream that panics would look as if it had ended well.
 //!
@@ -29,7 +30,7 @@ use super::{
     gate::{Admission, Door},
     intake::{self, Intake, Messages},
     router::{self, Router},
-    turn,
+    shed, turn,
     unsent::Unsent,
 };
 use crate::{
@@ -109,6 +110,7 @@ impl Calls {
                 return Err(draining());
             }
             ticket.admission = admission.filter(|_| !ticket.is_long);
+            ticket.can_wait = streams::can_wait(path);
         }
         if request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity") {
             return Err(intake::compressed());
@@ -174,6 +176,8 @@ struct Ticket {
     admission: Option<Admission>,
     /// Its client says when it ends.
     is_long: bool,
+    /// It did not begin yet, and may be told to try again.
+    can_wait: bool,
     /// Its answer may be refused when it is there.
     can_refuse: bool,
     /// For a stream that nobody but its client paces.
@@ -183,7 +187,16 @@ struct Ticket {
 
 impl Ticket {
     fn new(open: Arc<Open>) -> Self {
-        Self { method: None, deadline: None, admission: None, is_long: false, can_refuse: true, unsent: None, open }
+        Self {
+            method: None,
+            deadline: None,
+            admission: None,
+            is_long: false,
+            can_wait: false,
+            can_refuse: true,
+            unsent: None,
+            open,
+        }
     }
 
     /// Does the call's next piece of work, unless its deadline has passed, and survives it.
@@ -238,6 +251,7 @@ impl Future for Call {
         let this = &mut *self;
         let Some(ticket) = &mut this.ticket else { return Poll::Pending };
         let response = match &mut this.state {
+            State::Running(_) if std::mem::take(&mut ticket.can_wait) && !shed::has_room() => shed::overloaded(),
             State::Running(handler) => match ready!(ticket.guard(cx, |cx| handler.as_mut().poll(cx))) {
                 Ok(Ok(response)) => response,
                 Err(failure) => Status::from(failure).into_http(),

@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     beside::{Begun, WithStreams},
     call::{Calls, Open},
+    shed::Share,
     socket::Socket,
 };
 use crate::{limits::Limits, service::streams};
@@ -70,6 +71,7 @@ pub(super) struct Http {
     idle_max: Duration,
     age_max: Option<Duration>,
     age_grace: Duration,
+    queue_time_max: Duration,
 }
 
 impl Http {
@@ -80,6 +82,7 @@ impl Http {
             idle_max: limits.connection_idle_max,
             age_max: limits.connection_age_max,
             age_grace: limits.connection_age_grace,
+            queue_time_max: limits.queue_time_max,
         }
     }
 
@@ -131,7 +134,7 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     let socket = Socket::new(stream);
     let begun = Begun::default();
     let connection = http.builder(begun.clone()).serve_connection(TokioIo::new(socket.clone()), service);
-    let mut connection = pin!(WithStreams::new(connection, begun, socket.clone()));
+    let mut connection = pin!(WithStreams::new(connection, begun, socket.clone(), Share::new(http.queue_time_max)));
     let age_max = http.age_max.map(|age| give_or_take_a_tenth(age, getrandom::u32().unwrap_or(u32::MAX / 2)));
     let grace = tokio::select! {
         ended = connection.as_mut() => return log_end(ended),

@@ -16,6 +16,7 @@ mod guard;
 mod health;
 mod intake;
 mod router;
+mod shed;
 mod socket;
 #[cfg(test)]
 mod tests;

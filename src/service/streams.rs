@@ -35,6 +35,12 @@ pub fn takes_many(path: &str) -> bool {
     matches!(method(path), "Link" | "Pipeline" | "ServerReflectionInfo")
 }
 
+/// Whether a call of this path may be told to come again later. A Link that is not there when its lease ends, ends lives.
+#[must_use]
+pub fn can_wait(path: &str) -> bool {
+    method(path) != "Link"
+}
+
 fn method(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, method)| method)
 }
