@@ -41,7 +41,7 @@ pub struct Limits {
 
     /// How long calls may wait for their turn where more is asked than the server can do, for 100 ms and longer; then more is
     /// OVERLOADED: seconds, or a number with ms or s
-    #[arg(long, value_name = "TIME", default_value = "10ms",
+    #[arg(long, value_name = "TIME", default_value = "20ms",
           value_parser = time(Duration::from_millis(1), Duration::from_secs(60)))]
     pub queue_time_max: Duration,
 

@@ -154,6 +154,9 @@ fn duration_or_none(text: &str) -> Result<Duration, String> {
 
 impl Bench {
     pub(super) async fn run(self, options: &Options, out: &mut Output<'_>) -> Result<(), Error> {
+        if (self.op, self.mode) == (Op::Scan, Mode::Pipeline) {
+            return Err(Error::Usage("a Pipeline has no scans; leave '--mode pipeline' out".to_owned()));
+        }
         let shared = Arc::new(Shared::default());
         let signal = shutdown_signal()?;
         tokio::spawn({
@@ -183,7 +186,7 @@ impl Bench {
     /// What must be there for these operations.
     fn ground(&self) -> Result<Ground, Error> {
         let (buckets, keys) = match self.op {
-            Op::Get | Op::Put | Op::Mixed => (self.buckets.min(self.keys), self.keys),
+            Op::Get | Op::Put | Op::Mixed | Op::Scan => (self.buckets.min(self.keys), self.keys),
             Op::Watch => (self.connections, self.connections), // an entry in a bucket for each
             Op::Create | Op::Down => (0, 0),
         };

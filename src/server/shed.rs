@@ -19,7 +19,6 @@ use std::{
 };
 
 use http::{HeaderMap, Response};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tonic::{Status, body::Body};
 
 use crate::service::status::{Failure, Reason};
@@ -28,8 +27,8 @@ use crate::service::status::{Failure, Reason};
 /// it was after as long.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// Of a window, as much work is no rest: nine tenths. What it refuses, a worker can't rest in between.
-const BUSY_TENTHS: u32 = 9;
+/// It has rested if it was for a tenth of it.
+const REST: Duration = Duration::from_millis(10);
 
 thread_local! {
     static WORKER: Worker = const { Worker::new() };
@@ -40,14 +39,15 @@ struct Worker {
     /// Which window this is. 0 has not begun.
     window: Cell<u64>,
     began: Cell<Option<Instant>>,
-    /// How long the worker had been at work by then, in all its life.
-    worked: Cell<Duration>,
+    asleep: Cell<Option<Instant>>,
+    /// How long it rested in this window. `None` where it never did.
+    rest: Cell<Option<Duration>>,
     /// Connections that had a turn in this window.
     connections: Cell<u32>,
     /// And in the one before.
     connections_before: Cell<u32>,
     is_full: Cell<bool>,
-    /// When the connection whose turn it is has had its share. `None` where nobody counts.
+    /// When the connection whose turn it is has had its share. `None` where it is nobody's.
     until: Cell<Option<Instant>>,
 }
 
@@ -56,7 +56,8 @@ impl Worker {
         Self {
             window: Cell::new(0),
             began: Cell::new(None),
-            worked: Cell::new(Duration::ZERO),
+            asleep: Cell::new(None),
+            rest: Cell::new(None),
             connections: Cell::new(0),
             connections_before: Cell::new(0),
             is_full: Cell::new(false),
@@ -64,29 +65,32 @@ impl Worker {
         }
     }
 
-    /// Ends the window if it is over; `worked` says how long the worker has been at work in all.
-    fn look(&self, now: Instant, worked: impl FnOnce() -> Duration) {
+    /// Ends the window if it is over.
+    fn look(&self, now: Instant) {
         let window = self.began.get().map(|began| now.saturating_duration_since(began));
         if window.is_some_and(|window| window < WINDOW) {
             return;
         }
-        let worked = worked();
-        let work = worked.saturating_sub(self.worked.replace(worked));
-        self.is_full.set(window.is_some_and(|window| work * 10 >= window * BUSY_TENTHS));
+        let rest = self.rest.get();
+        self.is_full.set(window.is_some() && rest.is_some_and(|rest| rest < REST));
+        self.rest.set(rest.map(|_| Duration::ZERO));
         self.connections_before.set(self.connections.replace(0));
         self.window.set(self.window.get() + 1);
         self.began.set(Some(now));
     }
 }
 
-/// How long this thread's runtime has been at work; nothing where it is one of many threads, each of which takes from the others.
-fn worked() -> Duration {
-    match Handle::try_current() {
-        Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread => {
-            runtime.metrics().worker_total_busy_duration(0)
-        }
-        _ => Duration::ZERO,
-    }
+/// The thread goes to sleep for want of work. To be called by its runtime; a thread that never does refuses nobody.
+pub(super) fn rests() {
+    WORKER.with(|worker| worker.asleep.set(Some(Instant::now())));
+}
+
+/// The thread has woken up.
+pub(super) fn is_back() {
+    WORKER.with(|worker| {
+        let slept = worker.asleep.take().map(|since| since.elapsed());
+        worker.rest.set(Some(worker.rest.get().unwrap_or_default() + slept.unwrap_or_default()));
+    });
 }
 
 /// A connection's share of its worker.
@@ -109,27 +113,28 @@ impl Share {
 
     /// Begins a turn of the connection: [`has_room`] is about it from here on.
     pub(super) fn begin(&mut self) {
-        self.begin_at(Instant::now(), worked);
+        self.begin_at(Instant::now());
     }
 
-    fn begin_at(&mut self, now: Instant, worked: impl FnOnce() -> Duration) {
+    fn begin_at(&mut self, now: Instant) {
         WORKER.with(|worker| {
-            worker.look(now, worked);
+            worker.look(now);
             if self.window != worker.window.get() {
                 self.window = worker.window.get();
                 worker.connections.set(worker.connections.get() + 1);
             }
             let since = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
             if !worker.is_full.get() {
+                // A turn can be a burst by itself.
                 self.debt = Duration::ZERO;
+                worker.until.set(Some(now + WINDOW));
                 return;
             }
             let connections = worker.connections_before.get().max(1);
             let share = self.round_max / connections;
-            // A debt is paid by turns, and by time where others have many more.
-            let debt = self.debt.saturating_sub(since / connections);
-            self.debt = debt.saturating_sub(share);
-            worker.until.set(Some(now + share.saturating_sub(debt)));
+            worker.until.set(Some(now + share.saturating_sub(self.debt)));
+            // A debt is paid by turns, or by time where others have many more.
+            self.debt = self.debt.saturating_sub(share.max(since / connections));
         });
     }
 
@@ -166,20 +171,22 @@ mod tests {
     use super::*;
 
     const ROUND: Duration = Duration::from_secs(10);
+    const SECOND: Duration = Duration::from_secs(1);
 
     /// A thread of its own is a worker of its own.
     fn on_a_worker(test: impl FnOnce() + Send + 'static) {
         std::thread::spawn(test).join().unwrap();
     }
 
-    /// Turns of connections, one each ms, of a worker that works for so many tenths of the time, until it has judged.
-    fn windows(shares: &mut [Share], tenths: u32) -> Instant {
+    /// Turns of connections, one each ms, of a worker that rests as long in each, until it has judged.
+    fn windows(shares: &mut [Share], rest: Duration) -> Instant {
         let end = Instant::now();
         let begin = end - 2 * WINDOW;
         for ms in 0..=200 {
             let now = begin + Duration::from_millis(ms);
+            WORKER.with(|worker| worker.rest.set(Some(worker.rest.get().unwrap_or_default() + rest)));
             for share in &mut *shares {
-                share.begin_at(now, || (now - begin) * tenths / 10);
+                share.begin_at(now);
                 share.end_at(now, now);
                 WORKER.with(|worker| worker.until.take());
             }
@@ -189,32 +196,37 @@ mod tests {
 
     /// A turn of a connection, which takes so much time: how much it had.
     fn turn(share: &mut Share, now: Instant, takes: Duration) -> Option<Duration> {
-        share.begin_at(now, || unreachable!("the window is not over"));
+        share.begin_at(now);
         let until = WORKER.with(|worker| worker.until.take())?;
         share.end_at(until, now + takes);
         Some(until - now)
     }
 
-    const SECOND: Duration = Duration::from_secs(1);
-
     #[test]
-    fn a_worker_that_rests_refuses_nobody() {
+    fn a_worker_that_rests_has_room_for_a_burst() {
         on_a_worker(|| {
             let mut shares = [Share::new(ROUND)];
-            let now = windows(&mut shares, 8);
-            assert_eq!(turn(&mut shares[0], now, SECOND), None);
+            let now = windows(&mut shares, Duration::from_micros(200));
+            assert_eq!([SECOND; 2].map(|takes| turn(&mut shares[0], now, takes)), [Some(WINDOW); 2]);
         });
     }
 
     #[test]
-    fn a_burst_is_done_whole() {
+    fn a_thread_that_is_not_known_to_rest_refuses_nobody() {
         on_a_worker(|| {
-            let begin = Instant::now();
-            let mut share = Share::new(ROUND);
-            for ms in [0, 99] {
-                share.begin_at(begin + Duration::from_millis(ms), || Duration::from_millis(ms));
-                assert!(has_room());
-            }
+            let (begin, mut share) = (Instant::now(), Share::new(ROUND));
+            share.begin_at(begin);
+            assert_eq!(turn(&mut share, begin + WINDOW, SECOND), Some(WINDOW));
+        });
+    }
+
+    #[test]
+    fn rest_is_what_is_between_sleep_and_waking() {
+        on_a_worker(|| {
+            rests();
+            std::thread::sleep(REST);
+            is_back();
+            assert!(WORKER.with(|worker| worker.rest.get()) >= Some(REST));
         });
     }
 
@@ -222,7 +234,7 @@ mod tests {
     fn one_that_never_rests_takes_what_a_round_holds_and_no_more() {
         on_a_worker(|| {
             let mut shares = [Share::new(ROUND)];
-            let now = windows(&mut shares, 10);
+            let now = windows(&mut shares, Duration::from_micros(50));
             assert_eq!([0; 3].map(|_| turn(&mut shares[0], now, ROUND)), [Some(ROUND); 3]);
         });
     }
@@ -231,17 +243,27 @@ mod tests {
     fn each_connection_has_its_share_and_pays_its_debts() {
         on_a_worker(|| {
             let mut shares = [(); 10].map(|()| Share::new(ROUND));
-            let now = windows(&mut shares, 10);
+            let now = windows(&mut shares, Duration::from_micros(50));
             let [one, other, third, ..] = &mut shares;
             assert_eq!(turn(one, now, 3 * SECOND + SECOND / 2), Some(SECOND));
             assert_eq!(turn(other, now, SECOND), Some(SECOND), "others have theirs");
             let zero = Duration::ZERO;
             assert_eq!([0; 4].map(|_| turn(one, now, zero).unwrap()), [zero, zero, SECOND / 2, SECOND]);
             assert_eq!(turn(third, now, 4 * SECOND), Some(SECOND));
-            let later = now + 99 * WINDOW / 100;
-            let paid = (later - now) / 10;
-            assert_eq!(turn(third, later, zero), Some(zero));
-            assert_eq!(third.debt, 2 * SECOND - paid, "time pays too");
+            assert_eq!(turn(third, now + WINDOW / 2, zero), Some(zero));
+            assert_eq!(third.debt, 2 * SECOND, "by turns");
+        });
+    }
+
+    #[test]
+    fn time_pays_too() {
+        on_a_worker(|| {
+            let mut shares = [(); 10].map(|()| Share::new(Duration::from_millis(10)));
+            let now = windows(&mut shares, Duration::from_micros(50));
+            let ms = Duration::from_millis;
+            assert_eq!(turn(&mut shares[0], now, ms(10)), Some(ms(1)));
+            assert_eq!(turn(&mut shares[0], now + ms(90), ms(0)), Some(ms(0)));
+            assert_eq!(turn(&mut shares[0], now + ms(90), ms(0)), Some(ms(1)), "its tenth of 90 ms has paid for 9");
         });
     }
 
@@ -249,8 +271,8 @@ mod tests {
     fn a_share_is_over_when_its_time_is() {
         on_a_worker(|| {
             let mut shares = [Share::new(Duration::from_millis(20))];
-            let now = windows(&mut shares, 10);
-            shares[0].begin_at(now, || unreachable!("the window is not over"));
+            let now = windows(&mut shares, Duration::from_micros(50));
+            shares[0].begin_at(now);
             let until = WORKER.with(|worker| worker.until.get()).unwrap();
             while Instant::now() < until {}
             assert!(!has_room());

@@ -12,6 +12,8 @@ use std::{
 
 use tokio::{runtime, sync::mpsc, task::JoinSet};
 
+use super::shed;
+
 /// Where connections are served. Dropped, it cuts them all.
 pub(super) enum Workers {
     /// As tasks of the runtime that we were called on.
@@ -83,7 +85,8 @@ impl Workers {
 
 impl Worker {
     fn start(number: usize, connections_max: usize) -> io::Result<Self> {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut runtime = runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().on_thread_park(shed::rests).on_thread_unpark(shed::is_back).build()?;
         let (starts, mut queue) = mpsc::channel::<Start>(connections_max);
         let run = move || {
             runtime.block_on(async {

@@ -53,6 +53,7 @@ pub(super) enum Method {
     Stop,
     Put,
     Get,
+    Scan,
 }
 
 impl Method {
@@ -62,6 +63,7 @@ impl Method {
             Self::Stop => "/pail.v1.BucketService/Stop",
             Self::Put => "/pail.v1.BucketService/Put",
             Self::Get => "/pail.v1.BucketService/Get",
+            Self::Scan => "/pail.v1.BucketService/Scan",
         }
     }
 
@@ -72,6 +74,7 @@ impl Method {
             Self::Stop => 6,
             Self::Put => 7,
             Self::Get => 8,
+            Self::Scan => 0, // no field: a run of scans in a Pipeline is refused
         }
     }
 }

@@ -3,6 +3,7 @@
 mod create;
 mod down;
 mod entries;
+mod scan;
 mod watch;
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use serde::Serialize;
 
-pub(super) use self::{create::Creates, down::Downs, entries::Entries, watch::Watches};
+pub(super) use self::{create::Creates, down::Downs, entries::Entries, scan::Scans, watch::Watches};
 use super::{
     channel::{Channel, Told},
     ground::Ground,
@@ -26,6 +27,8 @@ pub(super) enum Op {
     Get,
     /// Puts an entry
     Put,
+    /// Reads a bucket's first entries, 1,000 at most: a small request that is much work
+    Scan,
     /// Creates a bucket, each with a name of its own
     Create,
     /// Gets, and puts as --puts says
@@ -89,6 +92,7 @@ pub(super) fn load(op: Op, puts_percent: u8, requests: &Arc<Requests>, connectio
         Op::Get => Box::new(Entries::new(requests, 0, connection, streams)),
         Op::Put => Box::new(Entries::new(requests, 100, connection, streams)),
         Op::Mixed => Box::new(Entries::new(requests, puts_percent, connection, streams)),
+        Op::Scan => Box::new(Scans::new(&requests.ground, connection)),
         Op::Create => Box::new(Creates::new(&requests.ground, connection)),
         Op::Watch => Box::new(Watches::new(&requests, connection, streams)),
         Op::Down => Box::new(Downs::new(&requests.ground, connection, streams)),

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""More than the server can do: it goes on doing what it can, and refuses the rest at once.
+
+    tests/overload.py target/release/pail [--seconds 6] [--queue-time-max 20ms]
+
+One worker scans buckets, a thousand entries each time: as fast as it can, which is full, and at half of that, which is calm.
+Then it is asked for 2, 5 and 10 times as much, by the clock, whatever it answers. It may not do less than 80 % of what it
+can; of the calls that it does, 99 % may not take longer than three times as long as in calm, or than --queue-time-max and
+a quarter of it, whichever is more; the rest are OVERLOADED, and nothing else. Somebody who asks for little meanwhile gets nine of
+ten calls done. Two seconds later nothing is refused, and 99 % take no longer than three times as long as in calm, or 5 ms.
+
+Other processes disturb a run as they disturb a server, and at 10 times as much the load takes as much of a processor as the
+server does: so what is too slow is measured again, twice at most.
+"""
+
+import argparse
+import json
+import subprocess
+import time
+from pathlib import Path
+
+from world import Server, Wrong, end_as_told
+
+LOADS = (2, 5, 10)
+DONE_MIN, P99_MAX, AFTER_MS, LITTLE_MIN, TRIES = 0.8, 3, 5, 0.9, 3
+# So many that none waits at the client.
+WIDE = ("--connections", 8, "--streams", 2_048)
+# Four buckets of a thousand entries: a page has just below 64 KiB, and is in no other limit's way.
+ENTRIES = ("--keys", 4_000, "--buckets", 4, "--value-size", 28)
+
+
+class Load:
+    """One run of `pail bench`, under way."""
+
+    def __init__(self, server, seconds, *options):
+        words = [server.pail, "bench", "--threads", 1, "--duration", f"{seconds}s", "--output", "json", *options]
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        self.running = subprocess.Popen([str(word) for word in words], env=server.env, **pipe)
+        self.within_s = seconds + 60
+
+    def result(self):
+        try:
+            output, errors = self.running.communicate(timeout=self.within_s)
+        except subprocess.TimeoutExpired:
+            self.running.kill()
+            raise Wrong("a load did not end") from None
+        # 1: some were refused.
+        if self.running.returncode not in (0, 1):
+            raise Wrong(f"a load ended with {self.running.returncode}: {errors}")
+        report = json.loads(output)
+        report["p99_ms"] = report["latency_ns"]["p99"] / 1e6
+        return report
+
+
+def scans(server, seconds, *options):
+    return Load(server, seconds, "--op", "scan", *ENTRIES, *options)
+
+
+def told(what, report, full):
+    refused = report["errors"] / (report["operations"] + report["errors"])
+    share = report["ops_per_second"] / full
+    print(f"{what:>10}: {report['ops_per_second']:6,.0f}/s ({share:4.0%} of full), p99 {report['p99_ms']:5.1f} ms, {refused:4.0%} refused", flush=True)
+
+
+def only_overloaded(what, report):
+    if others := set(report["errors_by_reason"]) - {"OVERLOADED"}:
+        raise Wrong(f"{what}: errors of other kinds: {sorted(others)}")
+
+
+def overloaded(server, times, full, p99_max_ms, seconds):
+    """Asks for so many times as much; what is wrong, or nothing."""
+    load = scans(server, seconds, *WIDE, "--rate", int(full * times))
+    little = Load(server, seconds, "--op", "get", "--keys", 1, "--connections", 1, "--streams", 50, "--rate", 50)
+    report, beside = load.result(), little.result()
+    what = f"{times} times"
+    told(what, report, full)
+    for one in (report, beside):
+        only_overloaded(what, one)
+    little_done = beside["operations"] / (beside["operations"] + beside["errors"])
+    print(f"{'':10}  who asks for little: {little_done:.0%} done, p99 {beside['p99_ms']:.1f} ms")
+    wrong = []
+    if report["ops_per_second"] < DONE_MIN * full:
+        wrong.append(f"{what}: {report['ops_per_second']:.0f}/s of {full:.0f} are done")
+    if report["p99_ms"] > p99_max_ms:
+        wrong.append(f"{what}: p99 is {report['p99_ms']:.1f} ms, {p99_max_ms:.1f} are allowed")
+    if not report["errors"]:
+        wrong.append(f"{what}: nothing was refused")
+    if little_done < LITTLE_MIN:
+        wrong.append(f"{what}: of who asks for little, {little_done:.0%} are done")
+    return wrong
+
+
+def calm_again(server, full, calm_ms):
+    time.sleep(1)
+    after = scans(server, 2, *WIDE, "--rate", int(full / 2)).result()
+    told("after", after, full)
+    wrong = ["after: calls are refused"] if after["errors"] else []
+    if after["p99_ms"] > max(P99_MAX * calm_ms, AFTER_MS):
+        wrong.append(f"after: p99 is {after['p99_ms']:.1f} ms")
+    return wrong
+
+
+def again(measure):
+    """A measurement, until nothing is wrong, three times at most."""
+    for _ in range(TRIES):
+        wrong = measure()
+        if not wrong:
+            return
+        print("; ".join(wrong))
+    raise Wrong("; ".join(wrong))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pail", type=lambda path: Path(path).resolve())
+    parser.add_argument("--seconds", type=int, default=6, help="of each load")
+    parser.add_argument("--queue-time-max", default="20ms", help="the server's, in ms")
+    args = parser.parse_args()
+    queue_ms = int(args.queue_time_max.removesuffix("ms"))
+    with Server(args.pail, "--workers", "1", "--queue-time-max", f"{queue_ms}ms") as server:
+        full = scans(server, args.seconds, "--connections", 8, "--streams", 4).result()
+        told("full", full, full["ops_per_second"])
+        if full["errors"]:
+            raise Wrong("32 at once are refused")
+        full = full["ops_per_second"]
+        calm = scans(server, args.seconds, *WIDE, "--rate", int(full / 2)).result()
+        told("calm", calm, full)
+        if calm["errors"]:
+            raise Wrong("half of what it can do is refused")
+        p99_max_ms = max(P99_MAX * calm["p99_ms"], 1.25 * queue_ms)
+        for times in LOADS:
+            again(lambda: overloaded(server, times, full, p99_max_ms, args.seconds))
+            again(lambda: calm_again(server, full, calm["p99_ms"]))
+    print("it does what it can, and refuses the rest")
+
+
+if __name__ == "__main__":
+    end_as_told(main)
