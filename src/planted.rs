@@ -36,6 +36,8 @@ pub enum Bug {
     LostMemory,
     /// A page token that can't be read is the end of its call.
     CrashingToken,
+    /// A worker that has too much to do takes what comes.
+    OpenGate,
 }
 
 /// Whether a bug strikes now. Where none is planted that is known to the compiler, which leaves the code for it out.
@@ -62,7 +64,7 @@ mod here {
     /// A bug that shows at once would be found by anyone: it strikes at each of so many occasions.
     const EVERY: usize = 20;
 
-    const ALL: [(&str, Bug); 16] = [
+    const ALL: [(&str, Bug); 17] = [
         ("deaf-demonitor", Bug::DeafDemonitor),
         ("contagious-normal", Bug::ContagiousNormal),
         ("trapped-kill", Bug::TrappedKill),
@@ -79,6 +81,7 @@ mod here {
         ("lost-write", Bug::LostWrite),
         ("lost-memory", Bug::LostMemory),
         ("crashing-token", Bug::CrashingToken),
+        ("open-gate", Bug::OpenGate),
     ];
 
     /// 0 for none, else the bug's place in [`ALL`], from 1.

@@ -21,7 +21,10 @@ use std::{
 use http::{HeaderMap, Response};
 use tonic::{Status, body::Body};
 
-use crate::service::status::{Failure, Reason};
+use crate::{
+    planted::{self, Bug},
+    service::status::{Failure, Reason},
+};
 
 /// How long a worker must have been at work before it refuses: what is over sooner is a burst. One that has rested is as
 /// it was after as long.
@@ -124,7 +127,7 @@ impl Share {
                 worker.connections.set(worker.connections.get() + 1);
             }
             let since = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
-            if !worker.is_full.get() {
+            if !worker.is_full.get() || planted::strikes(Bug::OpenGate) {
                 // A turn can be a burst by itself.
                 self.debt = Duration::ZERO;
                 worker.until.set(Some(now + WINDOW));

@@ -149,6 +149,21 @@ async fn what_a_server_refuses_is_an_error_by_its_reason() {
 }
 
 #[tokio::test]
+async fn scans_are_of_pages_and_no_pipeline_has_them() {
+    let server = Server::start();
+    let report = report(&run(&server, "--op scan --keys 300 --buckets 2 --value-size 100 --count 20"), 0);
+    assert_eq!((of(&report, "operations"), of(&report, "errors")), (20, 0), "{report}");
+    // A bucket has 150 entries.
+    let page_bytes = report["bytes_per_second"].as_f64().unwrap() / report["ops_per_second"].as_f64().unwrap();
+    assert!((150.0 * 100.0..150.0 * 150.0).contains(&page_bytes), "{report}");
+
+    let refused = run(&server, "--op scan --mode pipeline");
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(complaint(&refused).contains("a Pipeline has no scans"), "{refused:?}");
+    assert_eq!(created(&server.client().await).await, 0);
+}
+
+#[tokio::test]
 async fn where_no_slot_gets_a_bucket_the_run_ends() {
     let server = Server::with(Limits { buckets_max: 3, ..Limits::default() });
     let report = report(&run(&server, "--op down --duration 1s"), 1);
