@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """More than the server can do: it goes on doing what it can, and refuses the rest at once.
 
-    tests/overload.py target/release/pail [--seconds 6]
+    tests/overload.py target/release/pail [--seconds 6] [--times 2 5 10]
 
 One worker scans buckets, a thousand entries each time: as fast as it can, which is full, and at half of that, which is calm.
 Then it is asked for 2, 5 and 10 times as much, by the clock, whatever it answers. It may not do less than 80 % of what it
@@ -69,7 +69,7 @@ def only_overloaded(what, report):
         raise Wrong(f"{what}: errors of other kinds: {sorted(others)}")
 
 
-def overloaded(server, times, done_min, full, p99_max_ms, seconds):
+def overloaded(server, times, LOADS[times], full, p99_max_ms, seconds):
     """Asks for so many times as much; what is wrong, or nothing."""
     load = scans(server, seconds, *WIDE, "--rate", int(full * times))
     little = Load(server, seconds, "--op", "get", "--keys", 1, "--connections", 1, "--streams", 50, "--rate", 50)
@@ -116,6 +116,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pail", type=lambda path: Path(path).resolve())
     parser.add_argument("--seconds", type=int, default=6, help="of each load")
+    parser.add_argument("--times", type=int, nargs="+", choices=LOADS, default=list(LOADS), help="as much, of what it can do")
     args = parser.parse_args()
     with Server(args.pail, "--workers", "1", "--queue-time-max", f"{QUEUE_MS}ms") as server:
         full = scans(server, args.seconds, "--connections", 8, "--streams", 4).result()
@@ -128,7 +129,7 @@ def main():
         if calm["errors"]:
             raise Wrong("half of what it can do is refused")
         p99_max_ms = max(P99_MAX * calm["p99_ms"], 1.25 * QUEUE_MS)
-        for times, done_min in LOADS.items():
+        for times in args.times:
             again(lambda: overloaded(server, times, done_min, full, p99_max_ms, args.seconds))
             again(lambda: calm_again(server, full, calm["p99_ms"]))
     print("it does what it can, and refuses the rest")

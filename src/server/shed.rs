@@ -1,7 +1,7 @@
 //! Whom a worker turns away when more is asked of it than it can do.
 //!
 //! Who waits in a queue that only grows waits for nothing: its client has gone by the time it is served, and so have all
-//! behind it. So a worker that hardly rested for [`WINDOW`] takes no more from its connections in one round than
+//! behind it. So a worker that hardly rested for [`WINDOW`], and whose rounds are long, takes no more from its connections in one round than
 //! `--queue-time-max`, and refuses the rest at once, from its headers, before its body is decoded: OVERLOADED, with the
 //! time to try again. A burst that is shorter is done, and so is any number of calls that one round can hold. (Controlled
 //! delay, as in "Fail at Scale", Maurer 2015.)
@@ -45,12 +45,16 @@ struct Worker {
     asleep: Cell<Option<Instant>>,
     /// How long it rested in this window. `None` where it never did.
     rest: Cell<Option<Duration>>,
-    /// Connections that had a turn in this window.
+    /// Turns of all connections in this window.
+    turns: Cell<u32>,
+    /// Connections that had one.
     connections: Cell<u32>,
     /// And in the one before.
     connections_before: Cell<u32>,
     is_full: Cell<bool>,
-    /// When the connection whose turn it is has had its share. `None` where it is nobody's.
+    /// A call in this window.
+    has_refused: Cell<bool>,
+    /// When the connection whose turn it is has had its share. `None` where nobody counts.
     until: Cell<Option<Instant>>,
 }
 
@@ -61,23 +65,31 @@ impl Worker {
             began: Cell::new(None),
             asleep: Cell::new(None),
             rest: Cell::new(None),
+            turns: Cell::new(0),
             connections: Cell::new(0),
             connections_before: Cell::new(0),
             is_full: Cell::new(false),
+            has_refused: Cell::new(false),
             until: Cell::new(None),
         }
     }
 
     /// Ends the window if it is over.
-    fn look(&self, now: Instant) {
+    fn look(&self, now: Instant, round_max: Duration) {
         let window = self.began.get().map(|began| now.saturating_duration_since(began));
         if window.is_some_and(|window| window < WINDOW) {
             return;
         }
+        let (turns, connections) = (self.turns.take(), self.connections.take());
+        let round = window.map(|window| window * connections / turns.max(1));
         let rest = self.rest.get();
-        self.is_full.set(window.is_some() && rest.is_some_and(|rest| rest < REST));
+        // Those who wait for their answers keep a worker busy too: it is full where they wait for long, and then for as long as
+        // somebody is refused.
+        let has_refused = self.has_refused.take();
+        let is_long = if self.is_full.get() { has_refused } else { round.is_some_and(|round| round >= round_max) };
+        self.is_full.set(is_long && rest.is_some_and(|rest| rest < REST));
         self.rest.set(rest.map(|_| Duration::ZERO));
-        self.connections_before.set(self.connections.replace(0));
+        self.connections_before.set(connections);
         self.window.set(self.window.get() + 1);
         self.began.set(Some(now));
     }
@@ -121,16 +133,15 @@ impl Share {
 
     fn begin_at(&mut self, now: Instant) {
         WORKER.with(|worker| {
-            worker.look(now);
+            worker.look(now, self.round_max);
+            worker.turns.set(worker.turns.get() + 1);
             if self.window != worker.window.get() {
                 self.window = worker.window.get();
                 worker.connections.set(worker.connections.get() + 1);
             }
             let since = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
             if !worker.is_full.get() || planted::strikes(Bug::OpenGate) {
-                // A turn can be a burst by itself.
                 self.debt = Duration::ZERO;
-                worker.until.set(Some(now + WINDOW));
                 return;
             }
             let connections = worker.connections_before.get().max(1);
@@ -155,7 +166,11 @@ impl Share {
 
 /// Whether a call may begin.
 pub(super) fn has_room() -> bool {
-    WORKER.with(|worker| worker.until.get().is_none_or(|until| Instant::now() < until))
+    WORKER.with(|worker| {
+        let has_room = worker.until.get().is_none_or(|until| Instant::now() < until);
+        worker.has_refused.set(worker.has_refused.get() || !has_room);
+        has_room
+    })
 }
 
 /// The answer to a call that may not. It is always the same, and made once: it is to cost little.
@@ -173,19 +188,19 @@ pub(super) fn overloaded() -> Response<Body> {
 mod tests {
     use super::*;
 
-    const ROUND: Duration = Duration::from_secs(10);
-    const SECOND: Duration = Duration::from_secs(1);
+    const ROUND: Duration = Duration::from_millis(10);
+    const MS: Duration = Duration::from_millis(1);
 
     /// A thread of its own is a worker of its own.
     fn on_a_worker(test: impl FnOnce() + Send + 'static) {
         std::thread::spawn(test).join().unwrap();
     }
 
-    /// Turns of connections, one each ms, of a worker that rests as long in each, until it has judged.
+    /// Turns of connections, one every 10 ms, of a worker that rests as long before each, until it has judged.
     fn windows(shares: &mut [Share], rest: Duration) -> Instant {
         let end = Instant::now();
-        let begin = end - 2 * WINDOW;
-        for ms in 0..=200 {
+        let begin = end - WINDOW;
+        for ms in (0..=100).step_by(10) {
             let now = begin + Duration::from_millis(ms);
             WORKER.with(|worker| worker.rest.set(Some(worker.rest.get().unwrap_or_default() + rest)));
             for share in &mut *shares {
@@ -206,11 +221,11 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_rests_has_room_for_a_burst() {
+    fn a_worker_that_rests_refuses_nobody() {
         on_a_worker(|| {
             let mut shares = [Share::new(ROUND)];
-            let now = windows(&mut shares, Duration::from_micros(200));
-            assert_eq!([SECOND; 2].map(|takes| turn(&mut shares[0], now, takes)), [Some(WINDOW); 2]);
+            let now = windows(&mut shares, Duration::from_millis(2));
+            assert_eq!([WINDOW; 2].map(|takes| turn(&mut shares[0], now, takes)), [None; 2]);
         });
     }
 
@@ -219,7 +234,29 @@ mod tests {
         on_a_worker(|| {
             let (begin, mut share) = (Instant::now(), Share::new(ROUND));
             share.begin_at(begin);
-            assert_eq!(turn(&mut share, begin + WINDOW, SECOND), Some(WINDOW));
+            assert_eq!(turn(&mut share, begin + WINDOW, WINDOW), None);
+        });
+    }
+
+    #[test]
+    fn one_whose_rounds_are_short_refuses_nobody() {
+        on_a_worker(|| {
+            let mut shares = [Share::new(ROUND * 3)];
+            let now = windows(&mut shares, Duration::ZERO);
+            assert_eq!(turn(&mut shares[0], now, WINDOW), None);
+        });
+    }
+
+    #[test]
+    fn one_is_full_for_as_long_as_somebody_is_refused() {
+        on_a_worker(|| {
+            let mut shares = [Share::new(ROUND)];
+            let mut now = windows(&mut shares, Duration::ZERO);
+            for is_refused in [true, true, false] {
+                WORKER.with(|worker| worker.has_refused.set(is_refused));
+                now += WINDOW;
+                assert_eq!(turn(&mut shares[0], now, Duration::ZERO).is_some(), is_refused);
+            }
         });
     }
 
@@ -237,7 +274,7 @@ mod tests {
     fn one_that_never_rests_takes_what_a_round_holds_and_no_more() {
         on_a_worker(|| {
             let mut shares = [Share::new(ROUND)];
-            let now = windows(&mut shares, Duration::from_micros(50));
+            let now = windows(&mut shares, Duration::from_micros(100));
             assert_eq!([0; 3].map(|_| turn(&mut shares[0], now, ROUND)), [Some(ROUND); 3]);
         });
     }
@@ -246,15 +283,12 @@ mod tests {
     fn each_connection_has_its_share_and_pays_its_debts() {
         on_a_worker(|| {
             let mut shares = [(); 10].map(|()| Share::new(ROUND));
-            let now = windows(&mut shares, Duration::from_micros(50));
-            let [one, other, third, ..] = &mut shares;
-            assert_eq!(turn(one, now, 3 * SECOND + SECOND / 2), Some(SECOND));
-            assert_eq!(turn(other, now, SECOND), Some(SECOND), "others have theirs");
+            let now = windows(&mut shares, Duration::from_micros(100));
+            let [one, other, ..] = &mut shares;
+            assert_eq!(turn(one, now, 3 * MS + MS / 2), Some(MS));
+            assert_eq!(turn(other, now, MS), Some(MS), "others have theirs");
             let zero = Duration::ZERO;
-            assert_eq!([0; 4].map(|_| turn(one, now, zero).unwrap()), [zero, zero, SECOND / 2, SECOND]);
-            assert_eq!(turn(third, now, 4 * SECOND), Some(SECOND));
-            assert_eq!(turn(third, now + WINDOW / 2, zero), Some(zero));
-            assert_eq!(third.debt, 2 * SECOND, "by turns");
+            assert_eq!([0; 4].map(|_| turn(one, now, zero).unwrap()), [zero, zero, MS / 2, MS]);
         });
     }
 
@@ -262,7 +296,7 @@ mod tests {
     fn time_pays_too() {
         on_a_worker(|| {
             let mut shares = [(); 10].map(|()| Share::new(Duration::from_millis(10)));
-            let now = windows(&mut shares, Duration::from_micros(50));
+            let now = windows(&mut shares, Duration::from_micros(100));
             let ms = Duration::from_millis;
             assert_eq!(turn(&mut shares[0], now, ms(10)), Some(ms(1)));
             assert_eq!(turn(&mut shares[0], now + ms(90), ms(0)), Some(ms(0)));
@@ -273,8 +307,8 @@ mod tests {
     #[test]
     fn a_share_is_over_when_its_time_is() {
         on_a_worker(|| {
-            let mut shares = [Share::new(Duration::from_millis(20))];
-            let now = windows(&mut shares, Duration::from_micros(50));
+            let mut shares = [Share::new(ROUND)];
+            let now = windows(&mut shares, Duration::from_micros(100));
             shares[0].begin_at(now);
             let until = WORKER.with(|worker| worker.until.get()).unwrap();
             while Instant::now() < until {}
