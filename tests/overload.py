@@ -69,7 +69,7 @@ def only_overloaded(what, report):
         raise Wrong(f"{what}: errors of other kinds: {sorted(others)}")
 
 
-def overloaded(server, times, LOADS[times], full, p99_max_ms, seconds):
+def overloaded(server, times, done_min, full, p99_max_ms, seconds):
     """Asks for so many times as much; what is wrong, or nothing."""
     load = scans(server, seconds, *WIDE, "--rate", int(full * times))
     little = Load(server, seconds, "--op", "get", "--keys", 1, "--connections", 1, "--streams", 50, "--rate", 50)
