@@ -130,7 +130,7 @@ def main():
             raise Wrong("half of what it can do is refused")
         p99_max_ms = max(P99_MAX * calm["p99_ms"], 1.25 * QUEUE_MS)
         for times in args.times:
-            again(lambda: overloaded(server, times, done_min, full, p99_max_ms, args.seconds))
+            again(lambda: overloaded(server, times, LOADS[times], full, p99_max_ms, args.seconds))
             again(lambda: calm_again(server, full, calm["p99_ms"]))
     print("it does what it can, and refuses the rest")
 
