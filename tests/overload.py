@@ -5,9 +5,9 @@
 
 One worker scans buckets, a thousand entries each time: as fast as it can, which is full, and at half of that, which is calm.
 Then it is asked for 2, 5 and 10 times as much, by the clock, whatever it answers. It may not do less than 80 % of what it
-can, 70 % at 10 times, where to refuse takes a fifth of its time; of the calls that it does, 99 % may not take longer than three times as long as in calm, or than --queue-time-max and
-a quarter of it, whichever is more; the rest are OVERLOADED, and nothing else. Somebody who asks for little meanwhile gets nine of
-ten calls done. Two seconds later nothing is refused, and 99 % take no longer than three times as long as in calm, or 5 ms.
+can, 70 % at 10 times, where to refuse takes a fifth of its time; of the calls that it does, 99 % may not take longer than three
+times as long as in calm, or than --queue-time-max and a quarter of it, whichever is more; the rest are OVERLOADED, and
+nothing else. Somebody who asks for little meanwhile gets nine of ten calls done. Two seconds later nothing is refused, and 99 % take no longer than three times as long as in calm, or 5 ms.
 
 Other processes disturb a run as they disturb a server, and at 10 times as much the load takes as much of a processor as the
 server does: so what is too slow is measured again, twice at most.
@@ -19,7 +19,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from world import Server, Wrong, end_as_told
+from world import Running, Server, Wrong, end_as_told
 
 # How many times as much, and which part of what it can do it must do then.
 LOADS = {2: 0.8, 5: 0.8, 10: 0.7}
@@ -31,24 +31,22 @@ WIDE = ("--connections", 8, "--streams", 2_048)
 ENTRIES = ("--keys", 4_000, "--buckets", 4, "--value-size", 28)
 
 
-class Load:
-    """One run of `pail bench`, under way."""
+class Load(Running):
+    """One run of `pail bench`, for as long as a `with` lasts."""
 
     def __init__(self, server, seconds, *options):
         words = [server.pail, "bench", "--threads", 1, "--duration", f"{seconds}s", "--output", "json", *options]
-        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        self.running = subprocess.Popen([str(word) for word in words], env=server.env, **pipe)
+        super().__init__(words, env=server.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.within_s = seconds + 60
 
     def result(self):
         try:
-            output, errors = self.running.communicate(timeout=self.within_s)
+            output, errors = self.process.communicate(timeout=self.within_s)
         except subprocess.TimeoutExpired:
-            self.running.kill()
             raise Wrong("a load did not end") from None
         # 1: some were refused.
-        if self.running.returncode not in (0, 1):
-            raise Wrong(f"a load ended with {self.running.returncode}: {errors}")
+        if self.process.returncode not in (0, 1):
+            raise Wrong(f"a load ended with {self.process.returncode}: {errors}")
         report = json.loads(output)
         report["p99_ms"] = report["latency_ns"]["p99"] / 1e6
         return report
@@ -56,6 +54,11 @@ class Load:
 
 def scans(server, seconds, *options):
     return Load(server, seconds, "--op", "scan", *ENTRIES, *options)
+
+
+def scanned(server, seconds, *options):
+    with scans(server, seconds, *options) as load:
+        return load.result()
 
 
 def told(what, report, full):
@@ -71,9 +74,9 @@ def only_overloaded(what, report):
 
 def overloaded(server, times, done_min, full, p99_max_ms, seconds):
     """Asks for so many times as much; what is wrong, or nothing."""
-    load = scans(server, seconds, *WIDE, "--rate", int(full * times))
-    little = Load(server, seconds, "--op", "get", "--keys", 1, "--connections", 1, "--streams", 50, "--rate", 50)
-    report, beside = load.result(), little.result()
+    little = ("--op", "get", "--keys", 1, "--connections", 1, "--streams", 50, "--rate", 50)
+    with scans(server, seconds, *WIDE, "--rate", int(full * times)) as load, Load(server, seconds, *little) as beside:
+        report, beside = load.result(), beside.result()
     what = f"{times} times"
     told(what, report, full)
     for one in (report, beside):
@@ -93,8 +96,8 @@ def overloaded(server, times, done_min, full, p99_max_ms, seconds):
 
 
 def calm_again(server, full, calm_ms):
-    time.sleep(1)
-    after = scans(server, 2, *WIDE, "--rate", int(full / 2)).result()
+    time.sleep(1)  # and another passes as it warms up: two are allowed
+    after = scanned(server, 2, *WIDE, "--rate", int(full / 2))
     told("after", after, full)
     wrong = ["after: calls are refused"] if after["errors"] else []
     if after["p99_ms"] > max(P99_MAX * calm_ms, AFTER_MS):
@@ -119,12 +122,12 @@ def main():
     parser.add_argument("--times", type=int, nargs="+", choices=LOADS, default=list(LOADS), help="as much, of what it can do")
     args = parser.parse_args()
     with Server(args.pail, "--workers", "1", "--queue-time-max", f"{QUEUE_MS}ms") as server:
-        full = scans(server, args.seconds, "--connections", 8, "--streams", 4).result()
+        full = scanned(server, args.seconds, "--connections", 8, "--streams", 4)
         told("full", full, full["ops_per_second"])
         if full["errors"]:
             raise Wrong("32 at once are refused")
         full = full["ops_per_second"]
-        calm = scans(server, args.seconds, *WIDE, "--rate", int(full / 2)).result()
+        calm = scanned(server, args.seconds, *WIDE, "--rate", int(full / 2))
         told("calm", calm, full)
         if calm["errors"]:
             raise Wrong("half of what it can do is refused")

@@ -91,6 +91,18 @@ impl Round<'_> {
         self.slots.free.push_back(slot);
     }
 
+    /// The slot's operation is over with this answer: its bytes, or the reason for which there is none. The slot is free.
+    pub(super) fn answered(&mut self, slot: u32, outcome: Result<u64, String>) {
+        match outcome {
+            Ok(bytes) => {
+                self.happened(slot, bytes);
+                self.ended(slot);
+            }
+            Err(reason) => self.failed(slot, &reason),
+        }
+        self.release(slot);
+    }
+
     /// Whatever is under way has failed.
     pub(super) fn all_failed(&mut self, reason: &str) {
         for slot in self.slots.all() {

@@ -50,15 +50,9 @@ impl Load for Entries {
 
     fn hear(&mut self, told: Told<'_>, round: &mut Round<'_>) {
         let Told::Answer(slot, outcome) = told else { return };
-        match outcome {
-            Ok(bytes) if bytes < self.least[slot as usize] => round.failed(slot, SHORT_ANSWER),
-            Ok(bytes) => {
-                round.happened(slot, bytes);
-                round.ended(slot);
-            }
-            Err(reason) => round.failed(slot, &reason),
-        }
-        round.release(slot);
+        let least = self.least[slot as usize];
+        let outcome = outcome.and_then(|bytes| if bytes < least { Err(SHORT_ANSWER.to_owned()) } else { Ok(bytes) });
+        round.answered(slot, outcome);
     }
 }
 

@@ -37,13 +37,6 @@ impl Load for Scans {
 
     fn hear(&mut self, told: Told<'_>, round: &mut Round<'_>) {
         let Told::Answer(slot, outcome) = told else { return };
-        match outcome {
-            Ok(bytes) => {
-                round.happened(slot, bytes);
-                round.ended(slot);
-            }
-            Err(reason) => round.failed(slot, &reason),
-        }
-        round.release(slot);
+        round.answered(slot, outcome);
     }
 }
