@@ -1,10 +1,10 @@
 //! Whom a worker turns away when more is asked of it than it can do.
 //!
 //! Who waits in a queue that only grows waits for nothing: its client has gone by the time it is served, and so have all
-//! behind it. So a worker that hardly rested for [`WINDOW`], and whose rounds are long, takes no more from its connections in one round than
-//! `--queue-time-max`, and refuses the rest at once, from its headers, before its body is decoded: OVERLOADED, with the
-//! time to try again. A burst that is shorter is done, and so is any number of calls that one round can hold. (Controlled
-//! delay, as in "Fail at Scale", Maurer 2015.)
+//! behind it. So a worker that hardly rested for [`WINDOW`], and whose rounds are long, takes no more from its connections in
+//! one round than half of `--queue-time-max`, and refuses the rest at once, from its headers, before its body is decoded:
+//! OVERLOADED, with the time to try again. A burst that is shorter is done, and so is any number of calls that one round
+//! can hold. (Controlled delay, as in "Fail at Scale", Maurer 2015.)
 //!
 //! Each connection has the same share of a round, whatever it asks for: who asks for much is refused much, and takes
 //! nothing from who asks for little. What a call took beyond the share is paid for in rounds to come. (Deficit round
@@ -42,6 +42,7 @@ struct Worker {
     /// Which window this is. 0 has not begun.
     window: Cell<u64>,
     began: Cell<Option<Instant>>,
+    /// Since when it rests.
     asleep: Cell<Option<Instant>>,
     /// How long it rested in this window. `None` where it never did.
     rest: Cell<Option<Duration>>,
@@ -142,6 +143,8 @@ impl Share {
             let since = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
             if !worker.is_full.get() || planted::strikes(Bug::OpenGate) {
                 self.debt = Duration::ZERO;
+                // The turn before may have ended with its connection.
+                worker.until.set(None);
                 return;
             }
             let connections = worker.connections_before.get().max(1);
@@ -257,6 +260,19 @@ mod tests {
                 now += WINDOW;
                 assert_eq!(turn(&mut shares[0], now, Duration::ZERO).is_some(), is_refused);
             }
+        });
+    }
+
+    #[test]
+    fn a_turn_that_ended_with_its_connection_refuses_nobody_after_it() {
+        on_a_worker(|| {
+            let mut shares = [Share::new(ROUND)];
+            let now = windows(&mut shares, Duration::ZERO);
+            shares[0].begin_at(now - 2 * ROUND);
+            assert!(!has_room());
+            WORKER.with(|worker| worker.is_full.set(false));
+            Share::new(ROUND).begin_at(now);
+            assert!(has_room());
         });
     }
 
