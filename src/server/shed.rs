@@ -8,12 +8,14 @@
 //!
 //! Each connection has the same share of a round, whatever it asks for: who asks for much is refused much, and takes
 //! nothing from who asks for little. What a call took beyond the share is paid for in rounds to come. (Deficit round
-//! robin, Shreedhar and Varghese 1995.)
+//! robin, Shreedhar and Varghese 1995.) Who owes nothing has one call at least, however little a share is: ten thousand
+//! connections that come back at once, with a call each, are a long round and no queue.
 //!
 //! A worker is one thread, and so its state is the thread's.
 
 use std::{
     cell::Cell,
+    mem,
     sync::LazyLock,
     time::{Duration, Instant},
 };
@@ -55,8 +57,20 @@ struct Worker {
     is_full: Cell<bool>,
     /// A call in this window.
     has_refused: Cell<bool>,
-    /// When the connection whose turn it is has had its share. `None` where nobody counts.
-    until: Cell<Option<Instant>>,
+    /// What the connection whose turn it is may still take. `None` where nobody counts.
+    turn: Cell<Option<Allotted>>,
+}
+
+/// What a connection may take in its turn.
+#[derive(Debug, Clone, Copy)]
+struct Allotted {
+    /// Its share is over then.
+    until: Instant,
+    /// A first call has room however small the share is: it owes nothing, and had none yet.
+    has_first: bool,
+    has_called: bool,
+    /// A call was refused: what came after is not what it took.
+    refused: Option<Instant>,
 }
 
 impl Worker {
@@ -71,7 +85,7 @@ impl Worker {
             connections_before: Cell::new(0),
             is_full: Cell::new(false),
             has_refused: Cell::new(false),
-            until: Cell::new(None),
+            turn: Cell::new(None),
         }
     }
 
@@ -140,16 +154,17 @@ impl Share {
                 self.window = worker.window.get();
                 worker.connections.set(worker.connections.get() + 1);
             }
-            let since = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
+            let since = now.saturating_duration_since(mem::replace(&mut self.last, now));
             if !worker.is_full.get() || planted::strikes(Bug::OpenGate) {
                 self.debt = Duration::ZERO;
                 // The turn before may have ended with its connection.
-                worker.until.set(None);
+                worker.turn.set(None);
                 return;
             }
             let connections = worker.connections_before.get().max(1);
             let share = self.round_max / connections;
-            worker.until.set(Some(now + share.saturating_sub(self.debt)));
+            let (until, has_first) = (now + share.saturating_sub(self.debt), self.debt.is_zero());
+            worker.turn.set(Some(Allotted { until, has_first, has_called: false, refused: None }));
             // A debt is paid by turns, or by time where others have many more.
             self.debt = self.debt.saturating_sub(share.max(since / connections));
         });
@@ -157,21 +172,31 @@ impl Share {
 
     /// Ends the turn.
     pub(super) fn end(&mut self) {
-        if let Some(until) = WORKER.with(|worker| worker.until.take()) {
-            self.end_at(until, Instant::now());
+        if let Some(turn) = WORKER.with(|worker| worker.turn.take()) {
+            self.end_at(turn, Instant::now());
         }
     }
 
-    fn end_at(&mut self, until: Instant, now: Instant) {
-        self.debt += now.saturating_duration_since(until);
+    fn end_at(&mut self, turn: Allotted, now: Instant) {
+        if turn.has_called {
+            self.debt += turn.refused.unwrap_or(now).saturating_duration_since(turn.until);
+        }
     }
 }
 
 /// Whether a call may begin.
 pub(super) fn has_room() -> bool {
     WORKER.with(|worker| {
-        let has_room = worker.until.get().is_none_or(|until| Instant::now() < until);
-        worker.has_refused.set(worker.has_refused.get() || !has_room);
+        let Some(mut turn) = worker.turn.get() else { return true };
+        let now = Instant::now();
+        let has_room = mem::take(&mut turn.has_first) || now < turn.until;
+        if has_room {
+            turn.has_called = true;
+        } else {
+            turn.refused.get_or_insert(now);
+            worker.has_refused.set(true);
+        }
+        worker.turn.set(Some(turn));
         has_room
     })
 }
@@ -208,19 +233,18 @@ mod tests {
             WORKER.with(|worker| worker.rest.set(Some(worker.rest.get().unwrap_or_default() + rest)));
             for share in &mut *shares {
                 share.begin_at(now);
-                share.end_at(now, now);
-                WORKER.with(|worker| worker.until.take());
+                WORKER.with(|worker| worker.turn.take());
             }
         }
         end
     }
 
-    /// A turn of a connection, which takes so much time: how much it had.
+    /// A turn of a connection, whose calls take so much time: how much it had.
     fn turn(share: &mut Share, now: Instant, takes: Duration) -> Option<Duration> {
         share.begin_at(now);
-        let until = WORKER.with(|worker| worker.until.take())?;
-        share.end_at(until, now + takes);
-        Some(until - now)
+        let turn = WORKER.with(|worker| worker.turn.take())?;
+        share.end_at(Allotted { has_called: true, ..turn }, now + takes);
+        Some(turn.until - now)
     }
 
     #[test]
@@ -269,7 +293,7 @@ mod tests {
             let mut shares = [Share::new(ROUND)];
             let now = windows(&mut shares, Duration::ZERO);
             shares[0].begin_at(now - 2 * ROUND);
-            assert!(!has_room());
+            assert_eq!([(); 2].map(|()| has_room()), [true, false]);
             WORKER.with(|worker| worker.is_full.set(false));
             Share::new(ROUND).begin_at(now);
             assert!(has_room());
@@ -309,6 +333,36 @@ mod tests {
     }
 
     #[test]
+    fn a_crowd_has_a_call_each_and_pays_for_it() {
+        on_a_worker(|| {
+            let mut shares = [(); 1_000].map(|()| Share::new(ROUND));
+            let now = windows(&mut shares, Duration::from_micros(100));
+            for share in &mut shares {
+                share.begin_at(now - ROUND);
+                assert_eq!([(); 2].map(|()| has_room()), [true, false]);
+                share.end();
+                share.begin_at(now - ROUND);
+                assert!(!has_room(), "it owes for its first");
+                share.end();
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_no_call_costs_nothing() {
+        on_a_worker(|| {
+            let mut shares = [Share::new(ROUND)];
+            let now = windows(&mut shares, Duration::ZERO);
+            shares[0].begin_at(now);
+            let turn = WORKER.with(|worker| worker.turn.take()).unwrap();
+            shares[0].end_at(turn, now + WINDOW);
+            assert_eq!(shares[0].debt, Duration::ZERO, "a handshake");
+            shares[0].end_at(Allotted { has_called: true, refused: Some(turn.until + MS), ..turn }, now + WINDOW);
+            assert_eq!(shares[0].debt, MS, "refusals");
+        });
+    }
+
+    #[test]
     fn time_pays_too() {
         on_a_worker(|| {
             let mut shares = [(); 10].map(|()| Share::new(Duration::from_millis(10)));
@@ -326,9 +380,9 @@ mod tests {
             let mut shares = [Share::new(ROUND)];
             let now = windows(&mut shares, Duration::from_micros(100));
             shares[0].begin_at(now);
-            let until = WORKER.with(|worker| worker.until.get()).unwrap();
+            let until = WORKER.with(|worker| worker.turn.get()).unwrap().until;
             while Instant::now() < until {}
-            assert!(!has_room());
+            assert_eq!([(); 2].map(|()| has_room()), [true, false], "but for its first call");
             shares[0].end();
             assert!(has_room(), "it is nobody's turn");
         });
