@@ -4,7 +4,8 @@
 //! behind it. So a worker that hardly rested for [`WINDOW`], and whose rounds are long, takes no more from its connections in
 //! one round than half of `--queue-time-max`, and refuses the rest at once, from its headers, before its body is decoded:
 //! OVERLOADED, with the time to try again. A burst that is shorter is done, and so is any number of calls that one round
-//! can hold. (Controlled delay, as in "Fail at Scale", Maurer 2015.)
+//! can hold; what one connection asks for at once is cut off where it has lasted for [`WINDOW`]. (Controlled delay, as in "Fail
+//! at Scale", Maurer 2015.)
 //!
 //! Each connection has the same share of a round, whatever it asks for: who asks for much is refused much, and takes
 //! nothing from who asks for little. What a call took beyond the share is paid for in rounds to come. (Deficit round
@@ -35,6 +36,9 @@ const WINDOW: Duration = Duration::from_millis(100);
 /// It has rested if it was for a tenth of it.
 const REST: Duration = Duration::from_millis(10);
 
+/// While a worker is not full, its clock is read for one in so many calls: the others take less time than that.
+const CALLS_A_LOOK: u32 = 16;
+
 thread_local! {
     static WORKER: Worker = const { Worker::new() };
 }
@@ -61,14 +65,16 @@ struct Worker {
     turn: Cell<Option<Allotted>>,
 }
 
-/// What a connection may take in its turn.
+/// What a connection may take in its turn: its share of a round, or a burst where the worker is not full.
 #[derive(Debug, Clone, Copy)]
 struct Allotted {
     /// Its share is over then.
     until: Instant,
+    /// The clock is read for one in so many calls.
+    calls_a_look: u32,
     /// A first call has room however small the share is: it owes nothing, and had none yet.
     has_first: bool,
-    has_called: bool,
+    calls: u32,
     /// A call was refused: what came after is not what it took.
     refused: Option<Instant>,
 }
@@ -107,6 +113,19 @@ impl Worker {
         self.connections_before.set(connections);
         self.window.set(self.window.get() + 1);
         self.began.set(Some(now));
+    }
+}
+
+impl Allotted {
+    /// Whether one more call may begin.
+    fn has_room(&mut self) -> bool {
+        if self.refused.is_some() {
+            return false;
+        }
+        let looks = !mem::take(&mut self.has_first) && self.calls.is_multiple_of(self.calls_a_look);
+        self.refused = looks.then(Instant::now).filter(|now| *now >= self.until);
+        self.calls += u32::from(self.refused.is_none());
+        self.refused.is_none()
     }
 }
 
@@ -155,16 +174,21 @@ impl Share {
                 worker.connections.set(worker.connections.get() + 1);
             }
             let since = now.saturating_duration_since(mem::replace(&mut self.last, now));
-            if !worker.is_full.get() || planted::strikes(Bug::OpenGate) {
-                self.debt = Duration::ZERO;
-                // The turn before may have ended with its connection.
-                worker.turn.set(None);
+            // The turn before may have ended with its connection.
+            worker.turn.set(None);
+            if worker.rest.get().is_none() || planted::strikes(Bug::OpenGate) {
                 return;
             }
             let connections = worker.connections_before.get().max(1);
             let share = self.round_max / connections;
-            let (until, has_first) = (now + share.saturating_sub(self.debt), self.debt.is_zero());
-            worker.turn.set(Some(Allotted { until, has_first, has_called: false, refused: None }));
+            let (calls_a_look, share_now) = if worker.is_full.get() {
+                (1, share.saturating_sub(self.debt))
+            } else {
+                self.debt = Duration::ZERO;
+                (CALLS_A_LOOK, WINDOW)
+            };
+            let (until, has_first) = (now + share_now, self.debt.is_zero());
+            worker.turn.set(Some(Allotted { until, calls_a_look, has_first, calls: 0, refused: None }));
             // A debt is paid by turns, or by time where others have many more.
             self.debt = self.debt.saturating_sub(share.max(since / connections));
         });
@@ -178,7 +202,7 @@ impl Share {
     }
 
     fn end_at(&mut self, turn: Allotted, now: Instant) {
-        if turn.has_called {
+        if turn.calls > 0 {
             self.debt += turn.refused.unwrap_or(now).saturating_duration_since(turn.until);
         }
     }
@@ -188,14 +212,8 @@ impl Share {
 pub(super) fn has_room() -> bool {
     WORKER.with(|worker| {
         let Some(mut turn) = worker.turn.get() else { return true };
-        let now = Instant::now();
-        let has_room = mem::take(&mut turn.has_first) || now < turn.until;
-        if has_room {
-            turn.has_called = true;
-        } else {
-            turn.refused.get_or_insert(now);
-            worker.has_refused.set(true);
-        }
+        let has_room = turn.has_room();
+        worker.has_refused.set(worker.has_refused.get() || !has_room);
         worker.turn.set(Some(turn));
         has_room
     })
@@ -243,7 +261,7 @@ mod tests {
     fn turn(share: &mut Share, now: Instant, takes: Duration) -> Option<Duration> {
         share.begin_at(now);
         let turn = WORKER.with(|worker| worker.turn.take())?;
-        share.end_at(Allotted { has_called: true, ..turn }, now + takes);
+        share.end_at(Allotted { calls: 1, ..turn }, now + takes);
         Some(turn.until - now)
     }
 
@@ -252,7 +270,7 @@ mod tests {
         on_a_worker(|| {
             let mut shares = [Share::new(ROUND)];
             let now = windows(&mut shares, Duration::from_millis(2));
-            assert_eq!([WINDOW; 2].map(|takes| turn(&mut shares[0], now, takes)), [None; 2]);
+            assert_eq!([0; 2].map(|_| turn(&mut shares[0], now, ROUND)), [Some(WINDOW); 2], "a burst");
         });
     }
 
@@ -270,7 +288,22 @@ mod tests {
         on_a_worker(|| {
             let mut shares = [Share::new(ROUND * 3)];
             let now = windows(&mut shares, Duration::ZERO);
-            assert_eq!(turn(&mut shares[0], now, WINDOW), None);
+            assert_eq!(turn(&mut shares[0], now, WINDOW), Some(WINDOW), "a burst");
+        });
+    }
+
+    #[test]
+    fn a_burst_is_cut_off_where_it_is_overload_by_itself() {
+        on_a_worker(|| {
+            let mut shares = [Share::new(ROUND)];
+            let now = windows(&mut shares, REST);
+            shares[0].begin_at(now - WINDOW);
+            let taken = (0..100).take_while(|_| has_room()).count();
+            assert_eq!(taken, CALLS_A_LOOK as usize, "so often is the clock read");
+            assert!(!has_room());
+            shares[0].end();
+            shares[0].begin_at(Instant::now());
+            assert!((0..100).all(|_| has_room()));
         });
     }
 
@@ -282,7 +315,7 @@ mod tests {
             for is_refused in [true, true, false] {
                 WORKER.with(|worker| worker.has_refused.set(is_refused));
                 now += WINDOW;
-                assert_eq!(turn(&mut shares[0], now, Duration::ZERO).is_some(), is_refused);
+                assert_eq!(turn(&mut shares[0], now, Duration::ZERO) == Some(ROUND), is_refused);
             }
         });
     }
@@ -357,7 +390,7 @@ mod tests {
             let turn = WORKER.with(|worker| worker.turn.take()).unwrap();
             shares[0].end_at(turn, now + WINDOW);
             assert_eq!(shares[0].debt, Duration::ZERO, "a handshake");
-            shares[0].end_at(Allotted { has_called: true, refused: Some(turn.until + MS), ..turn }, now + WINDOW);
+            shares[0].end_at(Allotted { calls: 1, refused: Some(turn.until + MS), ..turn }, now + WINDOW);
             assert_eq!(shares[0].debt, MS, "refusals");
         });
     }
