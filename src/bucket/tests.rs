@@ -333,6 +333,29 @@ fn an_idle_bucket_ends_and_each_use_starts_its_time_anew_also_a_refused_one() {
 }
 
 #[test]
+fn who_holds_a_bucket_stops_its_idle_time_and_no_other() {
+    for (begin, lives) in [
+        (Begin { ttl: None, idle_ttl: seconds(10) }, true),
+        (Begin { ttl: seconds(10), idle_ttl: None }, false),
+        (Begin { ttl: seconds(10), idle_ttl: seconds(10) }, false),
+    ] {
+        let fixture = fixture();
+        fixture.bucket.call(begin).unwrap();
+        for _ in 0..2 {
+            fixture.bucket.call(Hold).unwrap().unwrap();
+        }
+        fixture.bucket.call(Release).unwrap().unwrap();
+        fixture.advance(10);
+        fixture.tick();
+        assert_eq!(fixture.bucket.is_alive(), lives, "{begin:?}");
+        let released = fixture.bucket.call(Release);
+        fixture.advance(10);
+        fixture.tick();
+        assert_eq!((released.is_ok(), fixture.bucket.is_alive()), (lives, false), "{begin:?}");
+    }
+}
+
+#[test]
 fn the_alarm_ends_what_nobody_asks_for_and_goes_with_the_bucket() {
     let fixture = fixture();
     for (at, ttl) in [("a", 30), ("b", 10), ("c", 20)] {

@@ -244,6 +244,16 @@ fn a_link_is_idempotent_and_one_a_pair() {
 }
 
 #[test]
+fn a_link_to_oneself_is_none() {
+    let one = witness();
+    one.link(&one).unwrap();
+    one.trap_exit(true);
+    assert_eq!((exits(&one), one.is_alive()), (vec![], true));
+    stop(&one, Reason::Crashed);
+    assert_eq!(one.link(&one), Ok(()), "nor has a dead one a tie to itself");
+}
+
+#[test]
 fn normal_does_not_travel_over_a_link() {
     let (one, two) = (witness(), witness());
     one.link(&two).unwrap();
@@ -354,6 +364,24 @@ fn after_unlink_the_end_of_one_is_nothing_to_the_other_even_if_its_signal_was_on
 }
 
 #[test]
+fn an_unlink_takes_back_the_signal_of_that_link_alone() {
+    let (process, one, other) = (witness(), witness(), witness());
+    process.trap_exit(true);
+    process.link(&one).unwrap();
+    process.link(&other).unwrap();
+    let barrier = Arc::new(Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| process.cast(Act::Hold(Arc::clone(&barrier))).unwrap());
+        barrier.wait();
+        stop(&one, Reason::Crashed);
+        stop(&other, Reason::Shutdown);
+        process.unlink(&one);
+        barrier.wait();
+    });
+    assert_eq!(exits(&process), [Reason::Shutdown]);
+}
+
+#[test]
 fn two_linked_processes_that_die_at_once_each_die_once() {
     for _ in 0..1_000 {
         let (one, two, watcher) = (witness(), witness(), witness());
@@ -450,6 +478,25 @@ fn a_supervisor_gives_up_once_when_its_budget_is_spent_and_not_while_the_deaths_
     }
     assert_eq!(process.call(|_: &mut Witness| ()), Err(CallError::NoProc));
     assert_eq!((starts.load(Ordering::Relaxed), give_ups.load(Ordering::Relaxed)), (14, 1));
+}
+
+#[test]
+fn a_start_that_panics_is_one_of_the_restarts() {
+    let starts = Arc::new(AtomicUsize::new(0));
+    let start = {
+        let starts = Arc::clone(&starts);
+        move || match starts.fetch_add(1, Ordering::Relaxed) {
+            1 | 2 | 4.. => panic!("not yet"),
+            _ => witness(),
+        }
+    };
+    let budget = RestartBudget { restarts_max: 4, window: Duration::from_secs(5) };
+    let process = Supervised::start(budget, Arc::<ManualClock>::default(), start, || ());
+    crash(&process);
+    assert_eq!(process.call(|_: &mut Witness| ()), Ok(()), "the third restart");
+    crash(&process);
+    assert_eq!(process.call(|_: &mut Witness| ()), Err(CallError::NoProc));
+    assert_eq!(starts.load(Ordering::Relaxed), 5);
 }
 
 #[test]

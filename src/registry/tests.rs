@@ -151,15 +151,16 @@ fn removes_bucket_on_crash() {
 #[test]
 fn an_id_that_is_not_the_living_bucket_s_reaches_nobody() {
     let registry = registry();
-    let old = Some(create(&registry, "a").get());
+    let id = create(&registry, "a");
     stop(&registry, "a").unwrap();
     create(&registry, "a");
-    let old = Target { name: name("a"), id: old };
+    let old = Target { name: name("a"), id: Some(id.get()) };
     let put = Put { key: key("k"), value: Value::Flag(true), ttl: None, expected: None };
     let not_found = Error::BucketNotFound;
     assert_eq!(registry.ask(old, put).unwrap_err(), not_found);
     assert_eq!(registry.ask(old, Get { key: key("k") }).unwrap_err(), not_found);
     assert_eq!(registry.stop(old, &Reason::Normal.into()).unwrap_err(), not_found);
+    assert!(registry.bucket("a", id).is_none());
     assert_eq!(registry.lookup(name("a")).unwrap().summary.version, Version(0));
 }
 
@@ -209,6 +210,7 @@ fn step_1_a_bucket_is_dead_for_all_before_the_registrar_knows() {
         assert!(matches!(crash(&registry, "a"), Err(Error::BucketCrashed { .. })));
         assert_eq!(registry.lookup(name("a")).unwrap_err(), Error::BucketNotFound);
         assert_eq!(put(&registry, "a", "milk").unwrap_err(), Error::BucketNotFound);
+        assert!(registry.bucket("a", old).is_none());
         assert!(registry.shared.index.get("a").is_some(), "the name is still to be freed");
         assert_eq!(log(&registry), [("a".to_owned(), None)]);
     });

@@ -236,6 +236,15 @@ mod tests {
     }
 
     #[test]
+    fn many_that_leave_give_back_what_they_took() {
+        let mut interests = Interests::default();
+        let all: Vec<_> = (0..1_000).map(|n| ([format!("a/{n}").into()], Arc::new(n))).collect();
+        all.iter().for_each(|(names, who)| interests.add(Part::Names(names), who));
+        all.iter().for_each(|(names, who)| interests.remove(Part::Names(names), who));
+        assert!(interests.names.capacity() <= 64, "{}", interests.names.capacity());
+    }
+
+    #[test]
     fn a_name_that_no_prefix_covers_is_found_out_among_many() {
         let mut interests = Interests::default();
         for n in 0..10_000 {
