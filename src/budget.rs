@@ -3,7 +3,10 @@
 //! What is counted is an estimate of what an allocation really costs; the constants were measured, and a test holds them to
 //! 0.8 to 1.25 of the truth.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::{
+    planted::{Bug, strikes},
+    sync::{AtomicUsize, Ordering},
+};
 
 /// The account of all buckets together.
 #[derive(Debug)]
@@ -39,6 +42,10 @@ impl Budget {
     /// [`OverBudget`]; then nothing more is reserved.
     pub fn reserve(&self, bytes: usize) -> Result<(), OverBudget> {
         let fits = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.limit);
+        if strikes(Bug::Overdraft) && fits(self.used()).is_some() {
+            self.used.fetch_add(bytes, Ordering::Relaxed);
+            return Ok(());
+        }
         match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
             Ok(_) => Ok(()),
             Err(_) => Err(OverBudget { limit: self.limit }),

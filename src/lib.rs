@@ -69,6 +69,7 @@ pub mod serve;
 pub mod server;
 pub mod service;
 pub mod signals;
+mod sync;
 pub mod telemetry;
 pub mod time_to_live;
 pub mod value;

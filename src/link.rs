@@ -7,20 +7,17 @@
 use std::{
     collections::{HashMap, VecDeque},
     fmt, mem,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context as TaskContext, Poll},
 };
 
 use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
 
 use crate::{
     bucket::{Begin, Bucket, Hold, Identity, Release},
     process::{Call, CallError, Context, Exit, GenServer, Info, MonitorRef, Pid, Process, Reason},
     registry::{Error, Mode, Registry, Target},
+    sync::{AtomicBool, Mutex, Ordering},
 };
 
 /// A linked bucket that has ended.

@@ -38,6 +38,14 @@ pub enum Bug {
     CrashingToken,
     /// A worker that has too much to do takes what comes.
     OpenGate,
+    /// Nothing orders a message that is left before the look whether somebody is there to handle it.
+    LeftMessage,
+    /// Whether there is memory left is asked first, and it is taken then.
+    Overdraft,
+    /// Who waits for news looks first, and says then where to be woken.
+    LostNews,
+    /// A watch is said to have heard of a death that is still on its way.
+    EarlyWord,
 }
 
 /// Whether a bug strikes now. Where none is planted that is known to the compiler, which leaves the code for it out.
@@ -48,9 +56,9 @@ pub(crate) const fn strikes(_: Bug) -> bool {
 }
 
 #[cfg(feature = "planted-bugs")]
-pub use self::here::plant;
-#[cfg(feature = "planted-bugs")]
 pub(crate) use self::here::strikes;
+#[cfg(feature = "planted-bugs")]
+pub use self::here::{plant, plant_for_good};
 
 #[cfg(feature = "planted-bugs")]
 mod here {
@@ -62,9 +70,9 @@ mod here {
     use super::Bug;
 
     /// A bug that shows at once would be found by anyone: it strikes at each of so many occasions.
-    const EVERY: usize = 20;
+    static EVERY: AtomicUsize = AtomicUsize::new(20);
 
-    const ALL: [(&str, Bug); 17] = [
+    const ALL: [(&str, Bug); 21] = [
         ("deaf-demonitor", Bug::DeafDemonitor),
         ("contagious-normal", Bug::ContagiousNormal),
         ("trapped-kill", Bug::TrappedKill),
@@ -82,6 +90,10 @@ mod here {
         ("lost-memory", Bug::LostMemory),
         ("crashing-token", Bug::CrashingToken),
         ("open-gate", Bug::OpenGate),
+        ("left-message", Bug::LeftMessage),
+        ("overdraft", Bug::Overdraft),
+        ("lost-news", Bug::LostNews),
+        ("early-word", Bug::EarlyWord),
     ];
 
     /// 0 for none, else the bug's place in [`ALL`], from 1.
@@ -96,10 +108,17 @@ mod here {
         OCCASIONS.store(0, Relaxed);
     }
 
+    /// The same, and it strikes every time: for who goes through all that can happen, again and again from the start.
+    pub fn plant_for_good(bug: Bug) {
+        plant(Some(bug));
+        EVERY.store(1, Relaxed);
+    }
+
     pub(crate) fn strikes(bug: Bug) -> bool {
         from_environment();
         let planted = PLANTED.load(Relaxed).checked_sub(1);
-        planted.is_some_and(|place| ALL[place].1 == bug) && OCCASIONS.fetch_add(1, Relaxed) % EVERY == EVERY - 1
+        let every = EVERY.load(Relaxed);
+        planted.is_some_and(|place| ALL[place].1 == bug) && OCCASIONS.fetch_add(1, Relaxed) % every == every - 1
     }
 
     fn from_environment() {

@@ -15,16 +15,12 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt, mem,
     ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::Context,
 };
 
 use futures_util::task::AtomicWaker;
 use once_cell::race::OnceBox;
-use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
 use self::interests::Interests;
@@ -33,6 +29,7 @@ use super::Value;
 use crate::{
     limits::{EVENT_FIXED_BYTES, MONITOR_BATCH, RING_BATCH},
     name::{BucketId, Version},
+    sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock},
     time_to_live::Due,
 };
 

@@ -51,7 +51,7 @@ impl<S: GenServer> Process<S> {
         let (me, peer) = (self.peer(), other.peer());
         let absent = {
             let (mut mine, mut others);
-            if Arc::as_ptr(&me).addr() < Arc::as_ptr(&peer).addr() {
+            if self.pid() < other.pid() {
                 mine = me.bonds().lock();
                 others = peer.bonds().lock();
             } else {

@@ -3,15 +3,14 @@
 //! One queue, so each sender's messages keep their order. Its lock is a leaf: nothing else is locked, woken or run while it
 //! is held, so it may be taken from anywhere.
 
-use std::{
-    collections::VecDeque,
-    sync::atomic::{AtomicBool, Ordering, fence},
-};
-
-use parking_lot::Mutex;
+use std::collections::VecDeque;
 
 use super::{CastError, Signal};
-use crate::limits::MAILBOX_CASTS_MAX;
+use crate::{
+    limits::MAILBOX_CASTS_MAX,
+    planted::{Bug, strikes},
+    sync::{AtomicBool, Mutex, Ordering, fence},
+};
 
 /// One message.
 pub(super) enum Message<C> {
@@ -33,7 +32,7 @@ pub(super) struct Mailbox<C> {
 type Queue<C> = Option<Box<VecDeque<Message<C>>>>;
 
 impl<C> Mailbox<C> {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { waiting: AtomicBool::new(false), closed: AtomicBool::new(false), queue: Mutex::new(None) }
     }
 
@@ -63,7 +62,9 @@ impl<C> Mailbox<C> {
         }
         // Pairs with the fence in `is_empty`: either the holder of the process's lock sees this message as it leaves, or we
         // see the lock free and take the message out ourselves.
-        fence(Ordering::SeqCst);
+        if !strikes(Bug::LeftMessage) {
+            fence(Ordering::SeqCst);
+        }
         Ok(())
     }
 

@@ -61,13 +61,8 @@ use std::{
     any::Any,
     fmt,
     num::NonZeroU64,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak, atomic::AtomicU64},
 };
-
-use parking_lot::Mutex;
 
 pub(crate) use self::exit::panic_message;
 pub use self::{
@@ -76,6 +71,7 @@ pub use self::{
     supervisor::{RestartBudget, Supervised},
 };
 use self::{link::Bonds, mailbox::Mailbox, turn::Turn};
+use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// What a process does.
 ///
@@ -210,7 +206,7 @@ pub struct NoProc;
 /// A handle to a running process; cheap to clone. The process lives until it is stopped, or until its last handle is gone.
 pub struct Process<S: GenServer>(Arc<Inner<S>>);
 
-/// Locks are taken in the order `state`, `bonds`, the mailbox's; of two processes' `bonds` the one at the lower address
+/// Locks are taken in the order `state`, `bonds`, the mailbox's; of two processes' `bonds` that of the lower pid
 /// first; of two `state`s the one of the process above first (the rule of [`GenServer`]).
 struct Inner<S: GenServer> {
     pid: Pid,

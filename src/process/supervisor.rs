@@ -9,10 +9,8 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::RwLock;
-
 use super::{Call, CallError, Context, Exit, GenServer, Info, Process, Reason};
-use crate::clock::Clock;
+use crate::{clock::Clock, sync::RwLock};
 
 /// How often a process may be started again before its supervisor gives up.
 #[derive(Clone, Copy, Debug)]

@@ -9,13 +9,14 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
-use parking_lot::MutexGuard;
-
 use super::{CallError, Context, Exit, GenServer, Info, Peer, Process, Reason, Signal, mailbox::Message};
-use crate::planted::{Bug, strikes};
+use crate::{
+    planted::{Bug, strikes},
+    sync::{MutexGuard, Ordering, thread_local},
+};
 
 thread_local! {
     /// Turns that this thread is in the middle of, or 1 while it wakes others.

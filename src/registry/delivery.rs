@@ -8,21 +8,19 @@ use std::{
     cell::Cell,
     collections::{HashMap, VecDeque},
     mem, ptr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::Context,
 };
 
 use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::log::Event;
 use crate::{
     name::{BucketId, Revision},
+    planted::{Bug, strikes},
     process::MonitorRef,
+    sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, thread_local},
 };
 
 /// Where one watcher finds what it asked for. It holds at most one event for each of the watcher's monitors.
@@ -213,8 +211,11 @@ impl Delivery {
     pub(super) fn deliver(&self) {
         let _one_at_a_time = self.delivering.lock();
         // In this order: what is settled is either in `deaths` now or was delivered before.
-        let settled = self.settled.load(Ordering::Acquire);
+        let mut settled = self.settled.load(Ordering::Acquire);
         let deaths = mem::take(&mut *self.deaths.lock());
+        if strikes(Bug::EarlyWord) {
+            settled = self.settled.load(Ordering::Acquire);
+        }
         for (event, monitors) in deaths {
             for (monitor, inbox) in monitors {
                 inbox.queue.lock().push_back((monitor, Arc::clone(&event)));
@@ -235,9 +236,15 @@ impl Delivery {
 
     /// Delivers what there is, and has the task woken when there is more.
     pub(super) fn poll_deliver(&self, cx: &mut Context<'_>) {
-        self.waker.register(cx.waker());
+        let looks_first = strikes(Bug::LostNews);
+        if !looks_first {
+            self.waker.register(cx.waker());
+        }
         if self.news.swap(false, Ordering::AcqRel) {
             self.deliver();
+        }
+        if looks_first {
+            self.waker.register(cx.waker());
         }
     }
 }

@@ -1,15 +1,15 @@
 //! The names of the living, for readers: finds a bucket without asking the registrar. What ETS is to Elixir's Registry.
 
-use std::{
-    borrow::Borrow,
-    cmp::Ordering,
-    hash::{BuildHasher as _, RandomState},
-};
+use std::{borrow::Borrow, cmp::Ordering, hash::BuildHasher as _};
 
 use hashbrown::HashTable;
-use parking_lot::RwLock;
 
-use crate::{bucket::Bucket, name::BucketId, process::Process};
+use crate::{
+    bucket::Bucket,
+    name::BucketId,
+    process::Process,
+    sync::{RandomState, RwLock},
+};
 
 /// Locks that readers and the registrar share; more than there are cores.
 const SHARDS: usize = 64;

@@ -5,13 +5,13 @@
 use std::{collections::VecDeque, mem, sync::Arc};
 
 use once_cell::race::OnceBox;
-use parking_lot::RwLock;
 
 use crate::{
     clock::Stamp,
     limits::{EVENT_FIXED_BYTES, Limits},
     name::{BucketId, Revision, Version},
     process::Exit,
+    sync::RwLock,
 };
 
 /// A lifecycle event.

@@ -17,18 +17,9 @@ mod log;
 mod reaper;
 mod registrar;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-use std::{
-    fmt,
-    future::poll_fn,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::Poll,
-    time::Duration,
-};
+use std::{fmt, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::task::AtomicWaker;
 
@@ -59,6 +50,7 @@ use crate::{
     name::{BucketId, BucketName, Revision},
     planted::{Bug, strikes},
     process::{Call, CallError, Exit, Process, Reason, RestartBudget, Supervised, WeakProcess},
+    sync::{AtomicBool, Ordering},
     time_to_live::{Alarms, Due, Timeline},
 };
 

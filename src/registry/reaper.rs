@@ -7,9 +7,7 @@ use std::{
     thread,
 };
 
-use parking_lot::Mutex;
-
-use crate::limits::FREE_INLINE_BYTES_MAX;
+use crate::{limits::FREE_INLINE_BYTES_MAX, sync::Mutex};
 
 /// A thread that is there only while it has work, and the work.
 #[derive(Clone, Default)]

@@ -96,7 +96,7 @@ impl Call<&Barrier> for Registrar {
 }
 
 /// Does `act` while the registrar is held.
-fn while_held<R>(registry: &Registry, act: impl FnOnce() -> R) -> R {
+pub(crate) fn while_held<R>(registry: &Registry, act: impl FnOnce() -> R) -> R {
     let gate = Barrier::new(2);
     thread::scope(|scope| {
         scope.spawn(|| registry.registrar(&gate).unwrap());

@@ -38,8 +38,9 @@ pub(super) struct HistoryWatch {
     scope: Scope,
     /// Where entries are wanted.
     entries: Option<Reader>,
-    /// The snapshot is of this revision: what was created later comes from the log, and its entries from the ring.
-    began: Revision,
+    /// The snapshot is of this moment: what was created later comes from the log, and its entries from the ring. What is in
+    /// the ring before it, of older buckets, is not told: some of them were dead by then, and the others' is in the snapshot.
+    began: Moment,
     /// All events up to here have been sent.
     cursor: Revision,
     /// What happens is read up to here before it is asked again how far things are: so neither those who change entries nor
@@ -135,7 +136,7 @@ impl HistoryWatch {
             Initial::After(revision) => (revision, replay(entries.is_some())),
             Initial::ChangesAfter(revision) => (revision, replay(false)),
         };
-        Ok(Self { seat, scope, entries, began: now, cursor, goal, told, monitors: Vec::new() })
+        Ok(Self { seat, scope, entries, began: goal, cursor, goal, told, monitors: Vec::new() })
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -254,7 +255,7 @@ impl HistoryWatch {
     fn tell_bucket(&mut self, bucket: Process<Bucket>, batch: &mut Batch) {
         let Told::Some(snapshot) = &mut self.told else { return };
         let name = Arc::clone(&bucket.identity().name);
-        if Revision::from(bucket.identity().id) <= self.began {
+        if Revision::from(bucket.identity().id) <= self.began.revision {
             let refs = self.scope.refs(&name);
             if snapshot.of == SnapshotOf::Buckets {
                 batch.push(alive(&bucket, refs.clone()));
@@ -306,7 +307,9 @@ impl HistoryWatch {
     /// deaths that are later than that: a bucket that is found in the ring later was created later, or lives longer.
     fn read(&mut self, to: Moment, batch: &mut Batch) -> Result<(), Lost> {
         if let Some(mut reader) = self.entries.take() {
-            let read = reader.read(to.position, batch, |change, batch| self.admit(change, batch));
+            let is_early = !reader.subscription.has_read(self.began.position);
+            let until = if is_early { to.position.min(self.began.position) } else { to.position };
+            let read = reader.read(until, batch, |change, batch| self.admit(change, is_early, batch));
             let all = reader.subscription.has_read(to.position);
             self.entries = Some(reader);
             read?;
@@ -320,7 +323,7 @@ impl HistoryWatch {
     /// Whom a change is for, after what comes before it; `None` while that is not there, or the batch is full. The log is read
     /// as far as the change needs it, whatever the moment that is read up to: it may be of a bucket that was created after
     /// the log was looked at, and before the ring was.
-    fn admit(&mut self, change: &Change, batch: &mut Batch) -> Result<Option<Refs>, Lost> {
+    fn admit(&mut self, change: &Change, is_early: bool, batch: &mut Batch) -> Result<Option<Refs>, Lost> {
         let created = Revision::from(change.id);
         if self.cursor < created {
             self.read_log(created, batch)?;
@@ -328,8 +331,9 @@ impl HistoryWatch {
                 return Ok(None);
             }
         }
-        let told = created > self.began
+        let told = created > self.began.revision
             || match &self.told {
+                _ if is_early => false,
                 Told::All => true,
                 Told::Replay { entries, .. } => !entries,
                 Told::Some(snapshot) => snapshot.has_told(change),
@@ -352,7 +356,7 @@ impl HistoryWatch {
                 continue;
             }
             if let Told::Some(snapshot) = &mut self.told {
-                if let (EventKind::Down(_), true) = (&event.kind, Revision::from(event.id()) <= self.began)
+                if let (EventKind::Down(_), true) = (&event.kind, Revision::from(event.id()) <= self.began.revision)
                     && snapshot.strike(&event)
                 {
                     batch.push(was_alive(&event, refs.clone()));

@@ -9,7 +9,9 @@ use std::{
 use super::*;
 use crate::{
     bucket::{Add, Delete, Observe, Op, Put, Scan, Tick, Touch, Transact},
+    hooks::PANIC,
     name::Key,
+    registry::tests::while_held,
     time_to_live::Ttl,
     value::Value,
 };
@@ -712,5 +714,39 @@ fn a_registrar_that_crashes_loses_no_watcher_a_change() {
     crash();
     for mut watch in every_way(&registry, "b", Initial::Sent) {
         assert!(hear(&registry, &mut watch).contains(&there("b", "k", 2)));
+    }
+}
+
+#[test]
+fn a_change_of_a_bucket_that_was_gone_as_the_watch_began_is_not_told() {
+    for (initial, name) in [(Initial::Sent, "sent"), (Initial::Skipped, "skipped")] {
+        let registry = registry();
+        create(&registry, name);
+        let watches = thread::scope(|scope| {
+            // It has subscribed to the changes, and waits for the registrar to say who lives.
+            let beginning = while_held(&registry, || {
+                let beginning = [false, true].map(|by_prefix| {
+                    let registry = registry.clone();
+                    scope.spawn(move || match by_prefix {
+                        true => Watch::prefix(registry, name, WITH, initial),
+                        false => Watch::follow(registry, &[target(name)], WITH, initial),
+                    })
+                });
+                let deadline = Instant::now() + Duration::from_secs(10);
+                while !format!("{:?}", registry.ring()).contains("subscriptions: 2") {
+                    assert!(Instant::now() < deadline);
+                    thread::yield_now();
+                }
+                put(&registry, name, "k");
+                let crash = format!("{PANIC}now");
+                let crash = Put { key: key(&crash), value: Value::Flag(true), ttl: None, expected: None };
+                registry.ask(target(name), crash).unwrap_err();
+                beginning
+            });
+            beginning.map(|watch| watch.join().unwrap().unwrap())
+        });
+        for mut watch in watches {
+            assert_eq!(only_entries(hear(&registry, &mut watch)), [Said::Synced]);
+        }
     }
 }
