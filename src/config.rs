@@ -1,33 +1,43 @@
-//! What `pail serve` can be told: options on the command line, some of them in the environment too.
+//! What `pail serve` can be told, and how that holds together.
 
-use std::{net::SocketAddr, time::Duration};
+mod settings;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
+pub use self::settings::{Settings, with_environment};
 use crate::{
     limits::{Limits, bounded, time},
-    telemetry::LogFormat,
+    telemetry::{self, LogFormat},
 };
 
 /// Serves buckets over gRPC until it is told to stop
 ///
 /// SIGTERM or SIGINT drains: calls that were let in finish, those who watch are told why, and the process ends within
 /// --drain-timeout. A second signal ends it at once. The log goes to stderr.
+///
+/// Each option may also be in the environment, --drain-timeout as PAIL_DRAIN_TIMEOUT, or in a file, as drain-timeout = "5s".
+/// SIGHUP has the file read again: a new --log-level holds from then on, the rest takes a restart. A file that is no good
+/// changes nothing, and the log says why.
 #[derive(Args, Clone, Debug)]
+#[allow(clippy::doc_markdown)] // the docs are the help
 #[command(after_help = "\
 Examples:
   pail serve
   pail serve --listen '[::]:4040' --log-format json
   pail serve --listen 127.0.0.1:0         a free port; the log says which
+  pail serve --print-config > pail.toml   a file with all there is to set
+  pail serve --config pail.toml
 
 Exit codes:
   0    told to stop, and drained
   1    its registry crashed too often
-  2    an option, the address or the port is no good
+  2    an option, the file, the address or the port is no good
   130  SIGINT came twice (143: SIGTERM)")]
 pub struct Serve {
     /// The address to listen on; port 0 takes a free one
-    #[arg(long, env = "PAIL_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:4040")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4040")]
     pub listen: SocketAddr,
 
     /// From the signal to stop to the end of the process, at most: seconds, or a number with ms or s
@@ -43,8 +53,16 @@ pub struct Serve {
     pub log_format: LogFormat,
 
     /// What is logged: a level, or directives such as info,pail=debug
-    #[arg(long, env = "PAIL_LOG", value_name = "LEVEL", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
+
+    /// A file with settings, in TOML: the options' names, without dashes before them
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Prints all settings as a file, each with where it comes from, and ends
+    #[arg(long)]
+    pub print_config: bool,
 
     /// The bounds.
     #[command(flatten)]
@@ -77,6 +95,9 @@ impl Serve {
                 "--watch-names-max is {watch_names_max}: with names of {name_bytes_max} bytes they don't fit a message \
                  (--message-bytes-max is {message_bytes_max})"
             ));
+        }
+        if let Err(error) = telemetry::filter(&self.log_level) {
+            return Err(format!("--log-level {:?} is refused: {error}", self.log_level));
         }
         Ok(())
     }

@@ -1,14 +1,15 @@
 //! `pail`: arguments in, one command out.
 
 use std::{
+    ffi::OsString,
     io::{self, Write as _},
     process::ExitCode,
 };
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use pail::{
     client::{self, Exec, Options, usage},
-    config::Serve,
+    config::{Serve, Settings, with_environment},
     serve,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -63,9 +64,10 @@ fn main() -> ExitCode {
     if let Some(exec) = Exec::asked_for(std::env::args_os()) {
         return exec.run();
     }
-    let cli = match Cli::try_parse() {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let cli = match command().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => return usage::exit(&error, &Cli::command()),
+        Err(error) => return usage::exit(&error, &command()),
     };
     // A server's connections have threads of their own: what is left for this one fits in one.
     let runtime = match &cli.command {
@@ -81,7 +83,8 @@ fn main() -> ExitCode {
     };
     let code = runtime.block_on(async {
         match cli.command {
-            Command::Serve(config) => serve::run(&config).await,
+            // What it was told is not only on the command line, and may be asked for again.
+            Command::Serve(_) => serve::run(|| Settings::read(&command(), &args)).await,
             Command::Client(command) => client::run(command, &cli.options).await,
             Command::Completions { shell } => completions(shell),
         }
@@ -91,10 +94,14 @@ fn main() -> ExitCode {
     code
 }
 
+fn command() -> clap::Command {
+    with_environment(Cli::command())
+}
+
 /// Renders into memory first: `clap_complete` panics on a closed pipe.
 fn completions(shell: clap_complete::Shell) -> ExitCode {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "pail", &mut script);
+    clap_complete::generate(shell, &mut command(), "pail", &mut script);
     match io::stdout().write_all(&script) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,

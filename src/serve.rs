@@ -1,22 +1,32 @@
 //! `pail serve`: the registry, the service over it, and the server around both.
 
-use std::{future::Future, io, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io::{self, Write as _},
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     net::{TcpListener, TcpSocket},
+    signal::unix::Signal,
     task::{JoinSet, spawn_blocking},
     time::{Instant, timeout_at},
 };
 
 use crate::{
     clock::SystemClock,
-    config::Serve,
+    config::{Serve, Settings},
     limits::ACCEPT_QUEUE_MAX,
     pb::bucket_service_server::BucketServiceServer,
     registry::Registry,
     server::{self, Application, Options},
     service::Buckets,
-    signals, telemetry,
+    signals,
+    telemetry::{self, LogLevel},
 };
 
 /// The arguments or the address are no good; as for any other command.
@@ -31,19 +41,11 @@ pub enum Ended {
     GaveUp,
 }
 
-/// Runs the server until it is told to stop; what is wrong with its configuration is one line on stderr.
-pub async fn run(config: &Serve) -> ExitCode {
-    match start(config).await {
-        Ok((listener, address, shutdown)) => {
-            tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "listening");
-            let registry = Registry::start(config.limits.clone(), Arc::new(SystemClock::default()), random_id());
-            let Serve { limits, drain_timeout, workers, .. } = config.clone();
-            let options = Options { limits, drain_timeout, workers };
-            match serve(listener, registry, options, shutdown).await {
-                Ended::Asked => ExitCode::SUCCESS,
-                Ended::GaveUp => ExitCode::FAILURE,
-            }
-        }
+/// Runs the server with the settings that are read, until it is told to stop; what is wrong with them is one line on stderr.
+/// They are read again for each SIGHUP.
+pub async fn run(read: impl Fn() -> Result<Settings, String>) -> ExitCode {
+    match started(read).await {
+        Ok(code) => code,
         Err(line) => {
             eprintln!("pail: {line}");
             ExitCode::from(USAGE)
@@ -51,16 +53,68 @@ pub async fn run(config: &Serve) -> ExitCode {
     }
 }
 
-async fn start(config: &Serve) -> Result<(TcpListener, SocketAddr, impl Future<Output = ()>), String> {
-    config.check()?;
-    telemetry::install(config.log_format, &config.log_level)
-        .map_err(|error| format!("--log-level {:?} is refused: {error}", config.log_level))?;
-    let shutdown = signals::shutdown_signal().map_err(|error| format!("signals can't be heard: {error}"))?;
+async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode, String> {
+    let settings = read()?;
+    let config = &settings.serve;
+    if config.print_config {
+        let printed = io::stdout().write_all(settings.to_string().as_bytes());
+        return Ok(if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let refused = |error| format!("--log-level {:?} is refused: {error}", config.log_level);
+    let filter = telemetry::filter(&config.log_level).map_err(refused)?;
+    let level =
+        telemetry::install(config.log_format, filter).map_err(|error| format!("there is no log to be had: {error}"))?;
+    let unheard = |error| format!("signals can't be heard: {error}");
+    let shutdown = signals::shutdown_signal().map_err(unheard)?;
+    let hangup = signals::hangup().map_err(unheard)?;
     let refused = |error| format!("can't listen on {}: {error}; choose another with --listen", config.listen);
     let listener = listen(config.listen).map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
-    Ok((listener, address, shutdown))
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "listening");
+
+    let registry = Registry::start(config.limits.clone(), Arc::new(SystemClock::default()), random_id());
+    let Serve { limits, drain_timeout, workers, .. } = config.clone();
+    let options = Options { limits, drain_timeout, workers };
+    tokio::select! {
+        ended = serve(listener, registry, options, shutdown) => Ok(match ended {
+            Ended::Asked => ExitCode::SUCCESS,
+            Ended::GaveUp => ExitCode::FAILURE,
+        }),
+        never = read_again(hangup, &settings, read, &level) => match never {},
+    }
 }
+
+/// Reads the settings again whenever it is asked to. The level of the log holds from then on; for the rest there are warnings.
+async fn read_again(
+    mut hangup: Signal,
+    settings: &Settings,
+    read: impl Fn() -> Result<Settings, String>,
+    level: &LogLevel,
+) -> Infallible {
+    loop {
+        hangup.recv().await;
+        let new = match read() {
+            Ok(new) => new,
+            Err(why) => {
+                tracing::error!(?why, "the configuration was not read again: all is as it was");
+                continue;
+            }
+        };
+        let log_level = &new.serve.log_level;
+        if let Err(error) = level.set(log_level) {
+            tracing::error!(%error, "the level of the log can't be changed");
+            continue;
+        }
+        tracing::info!(?log_level, "the configuration was read again");
+        let others: Vec<&str> = new.differ(settings).into_iter().filter(|name| *name != LOG_LEVEL).collect();
+        if !others.is_empty() {
+            tracing::warn!(settings = others.join(", "), "these take a restart");
+        }
+    }
+}
+
+/// What can be changed without a restart.
+const LOG_LEVEL: &str = "log-level";
 
 /// Listens with room for a crowd: clients that all come back at once, as after a restart. tokio's own has room for 128, and
 /// who comes then is not heard before a second has passed.

@@ -1,4 +1,5 @@
-//! The signals that end the process: the first asks for a drain, the second does not ask.
+//! The signals: of those that end the process the first asks for a drain, and the second does not ask; SIGHUP has the
+//! configuration read again.
 
 use std::{future::Future, io};
 
@@ -21,6 +22,15 @@ pub fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send> {
             std::process::exit(128 + kind.as_raw_value());
         });
     })
+}
+
+/// Listens for SIGHUP from now on, which no longer ends the process.
+///
+/// # Errors
+///
+/// If the signal can't be listened for.
+pub fn hangup() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
 }
 
 struct Signals {

@@ -13,7 +13,7 @@ use super::support::{DEADLINE, until};
 pub(crate) fn pail(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pail"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for variable in ["PAIL_ADDR", "PAIL_LISTEN", "PAIL_LOG"] {
+    for variable in ["PAIL_ADDR", "PAIL_LISTEN", "PAIL_LOG_LEVEL"] {
         command.env_remove(variable);
     }
     command

@@ -30,7 +30,7 @@ fn a_server_without_a_free_descriptor_rests_and_accepts_again_as_soon_as_there_i
     let mut command = Command::new("sh");
     let run = format!("ulimit -n {DESCRIPTORS}; exec {} serve --listen 127.0.0.1:0", env!("CARGO_BIN_EXE_pail"));
     command.args(["-c", &run]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env_remove("PAIL_LISTEN").env_remove("PAIL_LOG");
+    command.env_remove("PAIL_LISTEN").env_remove("PAIL_LOG_LEVEL");
     let mut served = Served::over(Running::start(command));
     let pid = served.running.child.id();
     served.prints(&["create", "b"]);

@@ -7,6 +7,7 @@ mod age;
 mod bench;
 mod binary;
 mod cli;
+mod config;
 mod crash;
 mod deadline;
 mod descriptors;
