@@ -70,6 +70,7 @@ pub mod server;
 pub mod service;
 pub mod signals;
 mod sync;
+pub mod systemd;
 pub mod telemetry;
 pub mod time_to_live;
 pub mod value;

@@ -25,7 +25,7 @@ use crate::{
     registry::Registry,
     server::{self, Application, Options},
     service::Buckets,
-    signals,
+    signals, systemd,
     telemetry::{self, LogLevel},
 };
 
@@ -68,19 +68,29 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
     let shutdown = signals::shutdown_signal().map_err(unheard)?;
     let hangup = signals::hangup().map_err(unheard)?;
     let refused = |error| format!("can't listen on {}: {error}; choose another with --listen", config.listen);
-    let listener = listen(config.listen).map_err(refused)?;
+    let listener = match handed_over().map_err(|error| format!("the socket that systemd handed over: {error}"))? {
+        Some(listener) => listener,
+        None => listen(config.listen).map_err(refused)?,
+    };
     let address = listener.local_addr().map_err(refused)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "listening");
+    systemd::ready();
+    let shutdown = async {
+        shutdown.await;
+        systemd::stopping();
+    };
 
     let registry = Registry::start(config.limits.clone(), Arc::new(SystemClock::default()), random_id());
     let Serve { limits, drain_timeout, workers, .. } = config.clone();
     let options = Options { limits, drain_timeout, workers };
+    let keep_alive = systemd::keep_alive(&registry);
     tokio::select! {
-        ended = serve(listener, registry, options, shutdown) => Ok(match ended {
+        ended = serve(listener, registry.clone(), options, shutdown) => Ok(match ended {
             Ended::Asked => ExitCode::SUCCESS,
             Ended::GaveUp => ExitCode::FAILURE,
         }),
         never = read_again(hangup, &settings, read, &level) => match never {},
+        never = keep_alive => match never {},
     }
 }
 
@@ -93,28 +103,36 @@ async fn read_again(
 ) -> Infallible {
     loop {
         hangup.recv().await;
-        let new = match read() {
-            Ok(new) => new,
-            Err(why) => {
-                tracing::error!(?why, "the configuration was not read again: all is as it was");
-                continue;
-            }
-        };
-        let log_level = &new.serve.log_level;
-        if let Err(error) = level.set(log_level) {
-            tracing::error!(%error, "the level of the log can't be changed");
-            continue;
+        systemd::reloading();
+        match read() {
+            Ok(new) => apply(&new, settings, level),
+            Err(why) => tracing::error!(?why, "the configuration was not read again: all is as it was"),
         }
-        tracing::info!(?log_level, "the configuration was read again");
-        let others: Vec<&str> = new.differ(settings).into_iter().filter(|name| *name != LOG_LEVEL).collect();
-        if !others.is_empty() {
-            tracing::warn!(settings = others.join(", "), "these take a restart");
-        }
+        systemd::ready();
+    }
+}
+
+fn apply(new: &Settings, old: &Settings, level: &LogLevel) {
+    let log_level = &new.serve.log_level;
+    match level.set(log_level) {
+        Ok(()) => tracing::info!(?log_level, "the configuration was read again"),
+        Err(error) => tracing::error!(%error, "the level of the log can't be changed"),
+    }
+    let others: Vec<&str> = new.differ(old).into_iter().filter(|name| *name != LOG_LEVEL).collect();
+    if !others.is_empty() {
+        tracing::warn!(settings = others.join(", "), "these take a restart");
     }
 }
 
 /// What can be changed without a restart.
 const LOG_LEVEL: &str = "log-level";
+
+/// The socket of systemd's, if there is one.
+fn handed_over() -> io::Result<Option<TcpListener>> {
+    let Some(listener) = systemd::listener()? else { return Ok(None) };
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener).map(Some)
+}
 
 /// Listens with room for a crowd: clients that all come back at once, as after a restart. tokio's own has room for 128, and
 /// who comes then is not heard before a second has passed.
