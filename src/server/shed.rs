@@ -5,7 +5,7 @@
 //! one round than half of `--queue-time-max`, and refuses the rest at once, from its headers, before its body is decoded:
 //! OVERLOADED, with the time to try again. A burst that is shorter is done, and so is any number of calls that one round
 //! can hold; what one connection asks for at once is cut off where it has lasted for [`WINDOW`]. (Controlled delay, as in "Fail
-//! at Scale", Maurer 2015.)
+//! at Scale", Maurer 2015.) A window is one of work: who has no processor, for others have it, does not refuse on their account.
 //!
 //! Each connection has the same share of a round, whatever it asks for: who asks for much is refused much, and takes
 //! nothing from who asks for little. What a call took beyond the share is paid for in rounds to come. (Deficit round
@@ -22,6 +22,7 @@ use std::{
 };
 
 use http::{HeaderMap, Response};
+use rustix::time::{ClockId, clock_gettime};
 use tonic::{Status, body::Body};
 
 use crate::{
@@ -33,8 +34,12 @@ use crate::{
 /// it was after as long.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// It has rested if it was for a tenth of it.
-const REST: Duration = Duration::from_millis(10);
+/// It has rested if it did for this part of the time.
+const REST: u32 = 10;
+
+/// So much of a window it must have had a processor: one that has to wait for that itself, on a machine that is busy with other things,
+/// has not too much to do.
+const WORK: Duration = Duration::from_millis(90);
 
 /// While a worker is not full, its clock is read for one in so many calls: the others take less time than that.
 const CALLS_A_LOOK: u32 = 16;
@@ -48,6 +53,8 @@ struct Worker {
     /// Which window this is. 0 has not begun.
     window: Cell<u64>,
     began: Cell<Option<Instant>>,
+    /// What the thread had had of a processor then.
+    cpu_began: Cell<Duration>,
     /// Since when it rests.
     asleep: Cell<Option<Instant>>,
     /// How long it rested in this window. `None` where it never did.
@@ -70,8 +77,8 @@ struct Worker {
 struct Allotted {
     /// Its share is over then.
     until: Instant,
-    /// The clock is read for one in so many calls.
-    calls_a_look: u32,
+    /// The worker is full: the clock is read for each call.
+    is_full: bool,
     /// A first call has room however small the share is: it owes nothing, and had none yet.
     has_first: bool,
     calls: u32,
@@ -84,6 +91,7 @@ impl Worker {
         Self {
             window: Cell::new(0),
             began: Cell::new(None),
+            cpu_began: Cell::new(Duration::ZERO),
             asleep: Cell::new(None),
             rest: Cell::new(None),
             turns: Cell::new(0),
@@ -96,34 +104,51 @@ impl Worker {
     }
 
     /// Ends the window if it is over.
-    fn look(&self, now: Instant, round_max: Duration) {
+    fn look(&self, now: Instant, cpu: impl FnOnce() -> Duration, round_max: Duration) {
         let window = self.began.get().map(|began| now.saturating_duration_since(began));
         if window.is_some_and(|window| window < WINDOW) {
             return;
         }
-        let (turns, connections) = (self.turns.take(), self.connections.take());
-        let round = window.map(|window| window * connections / turns.max(1));
+        let cpu = cpu();
+        let work = cpu.saturating_sub(self.cpu_began.get());
         let rest = self.rest.get();
+        let has_rested = window.zip(rest).is_none_or(|(window, rest)| rest >= window / REST);
+        if !has_rested && work < WORK {
+            return;
+        }
+        let (turns, connections) = (self.turns.take(), self.connections.take());
+        let round = work * connections / turns.max(1);
         // Those who wait for their answers keep a worker busy too: it is full where they wait for long, and then for as long as
         // somebody is refused.
         let has_refused = self.has_refused.take();
-        let is_long = if self.is_full.get() { has_refused } else { round.is_some_and(|round| round >= round_max) };
-        self.is_full.set(is_long && rest.is_some_and(|rest| rest < REST));
+        self.is_full.set(!has_rested && if self.is_full.get() { has_refused } else { round >= round_max });
         self.rest.set(rest.map(|_| Duration::ZERO));
         self.connections_before.set(connections);
         self.window.set(self.window.get() + 1);
         self.began.set(Some(now));
+        self.cpu_began.set(cpu);
     }
+
+    /// Whether it has been at work for a window.
+    fn has_worked(&self) -> bool {
+        cpu_time().saturating_sub(self.cpu_began.get()) >= WINDOW
+    }
+}
+
+/// What this thread has had of a processor.
+fn cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 impl Allotted {
     /// Whether one more call may begin.
-    fn has_room(&mut self) -> bool {
+    fn has_room(&mut self, worker: &Worker) -> bool {
         if self.refused.is_some() {
             return false;
         }
-        let looks = !mem::take(&mut self.has_first) && self.calls.is_multiple_of(self.calls_a_look);
-        self.refused = looks.then(Instant::now).filter(|now| *now >= self.until);
+        let looks = !mem::take(&mut self.has_first) && (self.is_full || self.calls.is_multiple_of(CALLS_A_LOOK));
+        self.refused =
+            looks.then(Instant::now).filter(|now| *now >= self.until && (self.is_full || worker.has_worked()));
         self.calls += u32::from(self.refused.is_none());
         self.refused.is_none()
     }
@@ -162,12 +187,12 @@ impl Share {
 
     /// Begins a turn of the connection: [`has_room`] is about it from here on.
     pub(super) fn begin(&mut self) {
-        self.begin_at(Instant::now());
+        self.begin_at(Instant::now(), cpu_time);
     }
 
-    fn begin_at(&mut self, now: Instant) {
+    fn begin_at(&mut self, now: Instant, cpu: impl FnOnce() -> Duration) {
         WORKER.with(|worker| {
-            worker.look(now, self.round_max);
+            worker.look(now, cpu, self.round_max);
             worker.turns.set(worker.turns.get() + 1);
             if self.window != worker.window.get() {
                 self.window = worker.window.get();
@@ -181,14 +206,15 @@ impl Share {
             }
             let connections = worker.connections_before.get().max(1);
             let share = self.round_max / connections;
-            let (calls_a_look, share_now) = if worker.is_full.get() {
-                (1, share.saturating_sub(self.debt))
+            let is_full = worker.is_full.get();
+            let share_now = if is_full {
+                share.saturating_sub(self.debt)
             } else {
                 self.debt = Duration::ZERO;
-                (CALLS_A_LOOK, WINDOW)
+                WINDOW
             };
             let (until, has_first) = (now + share_now, self.debt.is_zero());
-            worker.turn.set(Some(Allotted { until, calls_a_look, has_first, calls: 0, refused: None }));
+            worker.turn.set(Some(Allotted { until, is_full, has_first, calls: 0, refused: None }));
             // A debt is paid by turns, or by time where others have many more.
             self.debt = self.debt.saturating_sub(share.max(since / connections));
         });
@@ -212,7 +238,7 @@ impl Share {
 pub(super) fn has_room() -> bool {
     WORKER.with(|worker| {
         let Some(mut turn) = worker.turn.get() else { return true };
-        let has_room = turn.has_room();
+        let has_room = turn.has_room(worker);
         worker.has_refused.set(worker.has_refused.get() || !has_room);
         worker.turn.set(Some(turn));
         has_room
@@ -237,6 +263,13 @@ mod tests {
     const ROUND: Duration = Duration::from_millis(10);
     const MS: Duration = Duration::from_millis(1);
 
+    static EPOCH: LazyLock<Instant> = LazyLock::new(|| Instant::now() - Duration::from_secs(60));
+
+    /// Of one that always has a processor.
+    fn cpu(now: Instant) -> impl FnOnce() -> Duration {
+        move || now - *EPOCH
+    }
+
     /// A thread of its own is a worker of its own.
     fn on_a_worker(test: impl FnOnce() + Send + 'static) {
         std::thread::spawn(test).join().unwrap();
@@ -250,7 +283,7 @@ mod tests {
             let now = begin + Duration::from_millis(ms);
             WORKER.with(|worker| worker.rest.set(Some(worker.rest.get().unwrap_or_default() + rest)));
             for share in &mut *shares {
-                share.begin_at(now);
+                share.begin_at(now, cpu(now));
                 WORKER.with(|worker| worker.turn.take());
             }
         }
@@ -259,7 +292,7 @@ mod tests {
 
     /// A turn of a connection, whose calls take so much time: how much it had.
     fn turn(share: &mut Share, now: Instant, takes: Duration) -> Option<Duration> {
-        share.begin_at(now);
+        share.begin_at(now, cpu(now));
         let turn = WORKER.with(|worker| worker.turn.take())?;
         share.end_at(Allotted { calls: 1, ..turn }, now + takes);
         Some(turn.until - now)
@@ -278,8 +311,21 @@ mod tests {
     fn a_thread_that_is_not_known_to_rest_refuses_nobody() {
         on_a_worker(|| {
             let (begin, mut share) = (Instant::now(), Share::new(ROUND));
-            share.begin_at(begin);
+            share.begin_at(begin, cpu(begin));
             assert_eq!(turn(&mut share, begin + WINDOW, WINDOW), None);
+        });
+    }
+
+    #[test]
+    fn one_that_waits_for_a_processor_itself_refuses_nobody() {
+        on_a_worker(|| {
+            let (mut share, now) = (Share::new(ROUND), Instant::now());
+            share.begin_at(now - 2 * WINDOW, || MS);
+            WORKER.with(|worker| worker.rest.set(Some(Duration::ZERO)));
+            share.begin_at(now - WINDOW, || MS + WORK - MS);
+            assert!(!WORKER.with(|worker| worker.is_full.get()), "it had too little of one");
+            share.begin_at(now, || MS + WORK);
+            assert!(WORKER.with(|worker| worker.is_full.get()), "and now enough");
         });
     }
 
@@ -296,14 +342,15 @@ mod tests {
     fn a_burst_is_cut_off_where_it_is_overload_by_itself() {
         on_a_worker(|| {
             let mut shares = [Share::new(ROUND)];
-            let now = windows(&mut shares, REST);
-            shares[0].begin_at(now - WINDOW);
+            let now = windows(&mut shares, WINDOW / REST);
+            shares[0].begin_at(now - WINDOW, cpu(now));
+            assert!((0..100).all(|_| has_room()), "it had no processor for as long");
+            shares[0].begin_at(now - WINDOW, cpu(now));
+            WORKER.with(|worker| worker.cpu_began.set(Duration::ZERO));
+            while cpu_time() < WINDOW {}
             let taken = (0..100).take_while(|_| has_room()).count();
             assert_eq!(taken, CALLS_A_LOOK as usize, "so often is the clock read");
             assert!(!has_room());
-            shares[0].end();
-            shares[0].begin_at(Instant::now());
-            assert!((0..100).all(|_| has_room()));
         });
     }
 
@@ -325,10 +372,10 @@ mod tests {
         on_a_worker(|| {
             let mut shares = [Share::new(ROUND)];
             let now = windows(&mut shares, Duration::ZERO);
-            shares[0].begin_at(now - 2 * ROUND);
+            shares[0].begin_at(now - 2 * ROUND, cpu(now));
             assert_eq!([(); 2].map(|()| has_room()), [true, false]);
             WORKER.with(|worker| worker.is_full.set(false));
-            Share::new(ROUND).begin_at(now);
+            Share::new(ROUND).begin_at(now, cpu(now));
             assert!(has_room());
         });
     }
@@ -337,9 +384,9 @@ mod tests {
     fn rest_is_what_is_between_sleep_and_waking() {
         on_a_worker(|| {
             rests();
-            std::thread::sleep(REST);
+            std::thread::sleep(10 * MS);
             is_back();
-            assert!(WORKER.with(|worker| worker.rest.get()) >= Some(REST));
+            assert!(WORKER.with(|worker| worker.rest.get()) >= Some(10 * MS));
         });
     }
 
@@ -371,10 +418,10 @@ mod tests {
             let mut shares = [(); 1_000].map(|()| Share::new(ROUND));
             let now = windows(&mut shares, Duration::from_micros(100));
             for share in &mut shares {
-                share.begin_at(now - ROUND);
+                share.begin_at(now - ROUND, cpu(now));
                 assert_eq!([(); 2].map(|()| has_room()), [true, false]);
                 share.end();
-                share.begin_at(now - ROUND);
+                share.begin_at(now - ROUND, cpu(now));
                 assert!(!has_room(), "it owes for its first");
                 share.end();
             }
@@ -386,7 +433,7 @@ mod tests {
         on_a_worker(|| {
             let mut shares = [Share::new(ROUND)];
             let now = windows(&mut shares, Duration::ZERO);
-            shares[0].begin_at(now);
+            shares[0].begin_at(now, cpu(now));
             let turn = WORKER.with(|worker| worker.turn.take()).unwrap();
             shares[0].end_at(turn, now + WINDOW);
             assert_eq!(shares[0].debt, Duration::ZERO, "a handshake");
@@ -412,7 +459,7 @@ mod tests {
         on_a_worker(|| {
             let mut shares = [Share::new(ROUND)];
             let now = windows(&mut shares, Duration::from_micros(100));
-            shares[0].begin_at(now);
+            shares[0].begin_at(now, cpu(now));
             let until = WORKER.with(|worker| worker.turn.get()).unwrap().until;
             while Instant::now() < until {}
             assert_eq!([(); 2].map(|()| has_room()), [true, false], "but for its first call");

@@ -39,7 +39,8 @@ func main() {
 		fmt.Println("usage: drain PAIL")
 		os.Exit(2)
 	}
-	pail, err := server.Start(os.Args[1], "--drain-timeout", timeout.String())
+	// A thousand watches that come at once are no overload here, however busy the machine is.
+	pail, err := server.Start(os.Args[1], "--drain-timeout", timeout.String(), "--queue-time-max", "60s")
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(2)
@@ -108,7 +109,8 @@ func (d *drain) run(pail *server.Server) time.Duration {
 	var begun sync.WaitGroup
 	for number := range watches {
 		begun.Add(1)
-		watchers.Go(func() { d.watch(pails[number%connections], number == 0, begun.Done) })
+		// It has begun, or has failed, which is told below.
+		watchers.Go(func() { d.watch(pails[number%connections], number == 0, sync.OnceFunc(begun.Done)) })
 	}
 	begun.Wait()
 	stopped := make(chan struct{})
@@ -177,6 +179,7 @@ func (d *drain) watch(pail pailv1.BucketServiceClient, entries bool, begun func(
 			}
 		}
 	}
+	begun()
 	reason := pailclient.ErrorInfo(err).GetReason()
 	if !draining || resume == 0 || status.Code(err) != codes.Unavailable || reason != "DRAINING" {
 		d.breaks("a watch ended (told that it drains: %t, resume after: %d) with: %v", draining, resume, err)
