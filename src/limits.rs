@@ -41,7 +41,7 @@ pub struct Limits {
 
     /// How long calls wait for their turn at most, about, once a worker has been asked for more than it can do for 100 ms; what
     /// would wait longer is OVERLOADED, but for health and Link: seconds, or a number with ms or s
-    #[arg(long, value_name = "TIME", default_value = "20ms",
+    #[arg(long, value_name = "TIME", default_value = "100ms",
           value_parser = time(Duration::from_millis(1), Duration::from_secs(60)))]
     pub queue_time_max: Duration,
 
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!((limits.watch_names_max, limits.links_max, limits.detail_bytes_max), (10_000, 1_000, 1_024));
         assert_eq!((limits.history_events_max, limits.history_bytes_max), (1_000_000, 134_217_728));
         assert_eq!(limits.ring_bytes_max, 67_108_864);
-        assert_eq!(limits.queue_time_max, Duration::from_millis(20));
+        assert_eq!(limits.queue_time_max, Duration::from_millis(100));
         assert_eq!(limits.link_heartbeat, Duration::from_secs(15));
         assert_eq!(limits.connection_idle_max, Duration::from_secs(15 * 60));
         assert_eq!((limits.connection_age_max, limits.connection_age_grace), (None, Duration::from_secs(10)));

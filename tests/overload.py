@@ -24,7 +24,8 @@ from world import Running, Server, Wrong, end_as_told
 # How many times as much, and which part of what it can do it must do then.
 LOADS = {2: 0.8, 5: 0.8, 10: 0.7}
 P99_MAX, AFTER_MS, LITTLE_MIN, TRIES = 3, 5, 0.9, 3
-QUEUE_MS = 20  # the default
+# Less than the default: who wants short queues says so.
+QUEUE_MS = 20
 # So many that none waits at the client.
 WIDE = ("--connections", 8, "--streams", 2_048)
 # Four buckets of a thousand entries: a page has just below 64 KiB, and is in no other limit's way.
