@@ -158,6 +158,14 @@ fn a_refused_put_charges_nothing_and_a_death_gives_back_what_was_charged() {
 }
 
 #[test]
+fn an_alarm_of_a_bucket_without_a_time_is_nothing() {
+    let fixture = fixture();
+    fixture.put("k", "v", None).unwrap();
+    fixture.bucket.call(Tick).unwrap();
+    assert_eq!((fixture.keys(), fixture.summary().0), (vec!["k".to_owned()], 1));
+}
+
+#[test]
 fn a_scan_is_ordered_bytewise_by_pages_and_survives_the_deletion_of_its_key() {
     let fixture = fixture();
     for at in ["b", "a/2", "a/1", "a", "a/10", "é", "Z"] {

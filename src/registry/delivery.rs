@@ -236,14 +236,13 @@ impl Delivery {
 
     /// Delivers what there is, and has the task woken when there is more.
     pub(super) fn poll_deliver(&self, cx: &mut Context<'_>) {
-        let looks_first = strikes(Bug::LostNews);
-        if !looks_first {
+        if !strikes(Bug::LostNews) {
             self.waker.register(cx.waker());
         }
         if self.news.swap(false, Ordering::AcqRel) {
             self.deliver();
         }
-        if looks_first {
+        if strikes(Bug::LostNews) {
             self.waker.register(cx.waker());
         }
     }

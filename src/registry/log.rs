@@ -146,8 +146,7 @@ impl Log {
         while history.events.len() > self.events_max.max(1)
             || (history.bytes > self.bytes_max && history.events.len() > 1)
         {
-            let Some(oldest) = history.events.pop_front() else { break };
-            history.bytes -= oldest.kept_bytes();
+            history.bytes -= history.events.pop_front().map_or(0, |oldest| oldest.kept_bytes());
         }
         event
     }
