@@ -60,10 +60,8 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
         let printed = io::stdout().write_all(settings.to_string().as_bytes());
         return Ok(if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let refused = |error| format!("--log-level {:?} is refused: {error}", config.log_level);
-    let filter = telemetry::filter(&config.log_level).map_err(refused)?;
-    let level =
-        telemetry::install(config.log_format, filter).map_err(|error| format!("there is no log to be had: {error}"))?;
+    let level = telemetry::install(config.log_format, &config.log_level)
+        .map_err(|error| format!("there is no log to be had: {error}"))?;
     let unheard = |error| format!("signals can't be heard: {error}");
     let shutdown = signals::shutdown_signal().map_err(unheard)?;
     let hangup = signals::hangup().map_err(unheard)?;

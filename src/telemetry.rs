@@ -57,8 +57,9 @@ pub fn filter(directives: &str) -> Result<EnvFilter, ParseError> {
 ///
 /// # Errors
 ///
-/// If a subscriber is installed already.
-pub fn install(format: LogFormat, filter: EnvFilter) -> Result<LogLevel, Box<dyn Error + Send + Sync>> {
+/// If the directives can't be read, or a subscriber is installed already.
+pub fn install(format: LogFormat, directives: &str) -> Result<LogLevel, Box<dyn Error + Send + Sync>> {
+    let filter = filter(directives)?;
     let lines = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())

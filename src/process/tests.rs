@@ -77,6 +77,18 @@ fn stop(process: &Process<Witness>, reason: Reason) {
     process.stop(&reason.into()).unwrap();
 }
 
+/// Does `act` while the process is busy with a handler, on another thread.
+fn while_busy<R>(process: &Process<Witness>, act: impl FnOnce() -> R) -> R {
+    let barrier = Arc::new(Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| process.cast(Act::Hold(Arc::clone(&barrier))).unwrap());
+        barrier.wait();
+        let result = act();
+        barrier.wait();
+        result
+    })
+}
+
 #[test]
 fn a_sender_s_casts_are_handled_in_order_and_before_its_next_call() {
     let process = witness();
@@ -105,13 +117,7 @@ fn each_of_eight_senders_keeps_its_order_while_all_of_them_are_at_it() {
 #[test]
 fn a_cast_to_a_busy_process_does_not_wait_and_is_handled_by_whoever_is_busy_with_it() {
     let process = witness();
-    let barrier = Arc::new(Barrier::new(2));
-    thread::scope(|scope| {
-        scope.spawn(|| process.cast(Act::Hold(Arc::clone(&barrier))).unwrap());
-        barrier.wait(); // the handler runs now, on the other thread
-        process.cast(Act::Note(7)).unwrap();
-        barrier.wait();
-    });
+    while_busy(&process, || process.cast(Act::Note(7)).unwrap());
     assert_eq!(process.call(|state: &mut Witness| state.casts.clone()).unwrap(), [7]);
 }
 
@@ -119,16 +125,12 @@ fn a_cast_to_a_busy_process_does_not_wait_and_is_handled_by_whoever_is_busy_with
 fn a_mailbox_that_is_full_refuses_a_cast_and_takes_a_signal() {
     let (process, other) = (witness(), witness());
     process.monitor(&other);
-    let barrier = Arc::new(Barrier::new(2));
-    thread::scope(|scope| {
-        scope.spawn(|| process.cast(Act::Hold(Arc::clone(&barrier))).unwrap());
-        barrier.wait();
+    while_busy(&process, || {
         for _ in 0..crate::limits::MAILBOX_CASTS_MAX {
             process.cast(Act::Note(1)).unwrap();
         }
         assert_eq!(process.cast(Act::Note(2)), Err(CastError::Full));
         stop(&other, Reason::Normal);
-        barrier.wait();
     });
     assert_eq!(downs(&process).len(), 1);
 }
@@ -197,14 +199,9 @@ fn a_demonitor_before_the_down_means_that_none_comes() {
 fn demonitor_after_the_down(flush: Flush) -> (bool, usize) {
     let (watcher, target) = (witness(), witness());
     let monitor = watcher.monitor(&target);
-    let barrier = Arc::new(Barrier::new(2));
-    let removed = thread::scope(|scope| {
-        scope.spawn(|| watcher.cast(Act::Hold(Arc::clone(&barrier))).unwrap());
-        barrier.wait();
+    let removed = while_busy(&watcher, || {
         stop(&target, Reason::Normal);
-        let removed = watcher.demonitor(&monitor, flush);
-        barrier.wait();
-        removed
+        watcher.demonitor(&monitor, flush)
     });
     (removed, downs(&watcher).len())
 }
@@ -352,13 +349,9 @@ fn after_unlink_the_end_of_one_is_nothing_to_the_other_even_if_its_signal_was_on
     stop(&other, Reason::Crashed);
 
     process.link(&late).unwrap();
-    let barrier = Arc::new(Barrier::new(2));
-    thread::scope(|scope| {
-        scope.spawn(|| process.cast(Act::Hold(Arc::clone(&barrier))).unwrap());
-        barrier.wait();
+    while_busy(&process, || {
         stop(&late, Reason::Crashed);
         process.unlink(&late);
-        barrier.wait();
     });
     assert!(process.is_alive());
 }
@@ -369,14 +362,10 @@ fn an_unlink_takes_back_the_signal_of_that_link_alone() {
     process.trap_exit(true);
     process.link(&one).unwrap();
     process.link(&other).unwrap();
-    let barrier = Arc::new(Barrier::new(2));
-    thread::scope(|scope| {
-        scope.spawn(|| process.cast(Act::Hold(Arc::clone(&barrier))).unwrap());
-        barrier.wait();
+    while_busy(&process, || {
         stop(&one, Reason::Crashed);
         stop(&other, Reason::Shutdown);
         process.unlink(&one);
-        barrier.wait();
     });
     assert_eq!(exits(&process), [Reason::Shutdown]);
 }
