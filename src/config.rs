@@ -10,6 +10,7 @@ pub use self::settings::{Settings, with_environment};
 use crate::{
     limits::{Limits, bounded, time},
     telemetry::{self, LogFormat},
+    tls,
 };
 
 /// Serves buckets over gRPC until it is told to stop
@@ -18,8 +19,8 @@ use crate::{
 /// --drain-timeout. A second signal ends it at once. The log goes to stderr.
 ///
 /// Each option may also be in the environment, --drain-timeout as PAIL_DRAIN_TIMEOUT, or in a file, as drain-timeout = "5s".
-/// SIGHUP has the file read again: a new --log-level holds from then on, the rest takes a restart. A file that is no good
-/// changes nothing, and the log says why.
+/// SIGHUP has the file read again: a new --log-level holds from then on, the rest takes a restart. It also has the certificates
+/// read again, which happens within 5 s of any change of theirs. A file that is no good changes nothing, and the log says why.
 #[derive(Args, Clone, Debug)]
 #[allow(clippy::doc_markdown)] // the docs are the help
 #[command(after_help = "\
@@ -29,6 +30,7 @@ Examples:
   pail serve --listen 127.0.0.1:0         a free port; the log says which
   pail serve --print-config > pail.toml   a file with all there is to set
   pail serve --config pail.toml
+  pail serve --tls-cert cert.pem --tls-key key.pem --tls-client-ca ca.pem
 
 Exit codes:
   0    told to stop, and drained
@@ -63,6 +65,10 @@ pub struct Serve {
     /// Prints all settings as a file, each with where it comes from, and ends
     #[arg(long)]
     pub print_config: bool,
+
+    /// Where TLS's files are.
+    #[command(flatten)]
+    pub tls: tls::Files,
 
     /// The bounds.
     #[command(flatten)]

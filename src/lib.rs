@@ -73,6 +73,7 @@ mod sync;
 pub mod systemd;
 pub mod telemetry;
 pub mod time_to_live;
+pub mod tls;
 pub mod value;
 pub mod watch;
 

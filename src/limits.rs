@@ -79,6 +79,10 @@ pub struct Limits {
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = bounded(1, 1 << 24))]
     pub connections_max: usize,
 
+    /// TLS handshakes under way at once; more wait, within the 10 s that each client has to come through
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = bounded(1, 1 << 20))]
+    pub handshakes_max: usize,
+
     /// Buckets that one Watch may name; more is TOO_LARGE
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = bounded(1, 1 << 20))]
     pub watch_names_max: usize,

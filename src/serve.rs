@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, pending},
     io::{self, Write as _},
     net::SocketAddr,
     process::ExitCode,
@@ -27,6 +27,7 @@ use crate::{
     service::Buckets,
     signals, systemd,
     telemetry::{self, LogLevel},
+    tls::Acceptor,
 };
 
 /// The arguments or the address are no good; as for any other command.
@@ -62,6 +63,7 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
     }
     let level = telemetry::install(config.log_format, &config.log_level)
         .map_err(|error| format!("there is no log to be had: {error}"))?;
+    let tls = Acceptor::new(&config.tls)?.map(Arc::new);
     let unheard = |error| format!("signals can't be heard: {error}");
     let shutdown = signals::shutdown_signal().map_err(unheard)?;
     let hangup = signals::hangup().map_err(unheard)?;
@@ -80,14 +82,15 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
 
     let registry = Registry::start(config.limits.clone(), Arc::new(SystemClock::default()), random_id());
     let Serve { limits, drain_timeout, workers, .. } = config.clone();
-    let options = Options { limits, drain_timeout, workers };
+    let options = Options { limits, drain_timeout, tls: tls.clone(), workers };
     let keep_alive = systemd::keep_alive(&registry);
     tokio::select! {
         ended = serve(listener, registry.clone(), options, shutdown) => Ok(match ended {
             Ended::Asked => ExitCode::SUCCESS,
             Ended::GaveUp => ExitCode::FAILURE,
         }),
-        never = read_again(hangup, &settings, read, &level) => match never {},
+        never = read_again(hangup, &settings, read, &level, tls.as_deref()) => match never {},
+        never = async { match &tls { Some(tls) => tls.follow().await, None => pending().await } } => match never {},
         never = keep_alive => match never {},
     }
 }
@@ -98,6 +101,7 @@ async fn read_again(
     settings: &Settings,
     read: impl Fn() -> Result<Settings, String>,
     level: &LogLevel,
+    tls: Option<&Acceptor>,
 ) -> Infallible {
     loop {
         hangup.recv().await;
@@ -105,6 +109,9 @@ async fn read_again(
         match read() {
             Ok(new) => apply(&new, settings, level),
             Err(why) => tracing::error!(?why, "the configuration was not read again: all is as it was"),
+        }
+        if let Some(tls) = tls {
+            tls.take_news(None).ok(); // it is in the log
         }
         systemd::ready();
     }

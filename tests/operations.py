@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # What an operator sees unless he asks for more: the macro, and the text after what is recorded with it.
 LINE = re.compile(r'tracing::(error|warn|info)!\(((?:[^"()]|\((?:[^()]|\([^()]*\))*\))*)"((?:[^"\\]|\\.)*)"', re.S)
 SETTING = re.compile(r"^(?:# )?([a-z-]+) =", re.M)
-ROW = re.compile(r"^\| `([^`]+)` \|(?: (error|warn|info) \|)?", re.M)
+ROW = re.compile(r"^\| (`[^|]+`) \|(?: (error|warn|info) \|)?", re.M)
 # Constants in the one text that has some.
 CONSTANTS = {"{RESTARTS_MAX}": "3", "{RESTART_WINDOW:?}": "5s"}
 
@@ -36,7 +36,8 @@ def main():
     pail = pail_to_test(__doc__, {})
     printed = subprocess.run([pail, "serve", "--print-config"], capture_output=True, text=True, check=True).stdout
     there = logged() | {name: "" for name in SETTING.findall(printed)}
-    told = dict(ROW.findall((ROOT / "OPERATIONS.md").read_text()))
+    rows = ROW.findall((ROOT / "OPERATIONS.md").read_text())
+    told = {name: level for names, level in rows for name in re.findall("`([^`]+)`", names)}
     wrong = [f"{text!r} ({level or 'a setting'}) is not told of" for text, level in there.items() if told.get(text) != level]
     wrong += [f"{text!r} ({level or 'a setting'}) is told of, and there is none" for text, level in told.items() if there.get(text) != level]
     if wrong:

@@ -11,6 +11,7 @@ mod plot;
 mod report;
 mod saturation;
 mod slots;
+mod socket;
 mod tally;
 mod wire;
 
@@ -234,6 +235,7 @@ impl Bench {
         Ok(Job {
             addresses,
             authority,
+            tls: options.tls()?,
             timeout: options.timeout,
             op: self.op,
             mode: self.mode,

@@ -12,6 +12,7 @@ use clap::Subcommand;
 
 mod backoff;
 mod bench;
+mod connector;
 mod dump;
 mod ended;
 mod entries;

@@ -1,18 +1,22 @@
 //! What every client command takes: which server, how long to wait for it, and how to print what it says.
 
-use std::{fmt, io, str::FromStr, time::Duration};
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
-use http::uri::{Authority, Uri};
-use hyper::rt;
+use http::uri::Authority;
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::{
     Request,
     transport::{Channel, Endpoint},
 };
-use tower_service::Service;
 
-use super::{error::Error, output::Format};
-use crate::{limits::CLIENT_BYTES_MAX, pb::bucket_service_client::BucketServiceClient};
+use super::{
+    connector::{Connector, Tls},
+    error::Error,
+    output::Format,
+};
+use crate::{limits::CLIENT_BYTES_MAX, pb::bucket_service_client::BucketServiceClient, tls};
 
 /// A connection's own sign of life, so that a watch notices a peer that vanished without a word.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -27,7 +31,7 @@ pub(super) type Client = BucketServiceClient<Channel>;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Client options")]
 pub struct Options {
-    /// The server: HOST or HOST:PORT (4040 if it is left out), with or without http:// before it
+    /// The server: HOST or HOST:PORT (4040 if it is left out), with or without http:// before it; with https:// it is TLS
     #[arg(long, global = true, env = "PAIL_ADDR", value_name = "ADDRESS", default_value = "http://127.0.0.1:4040")]
     pub addr: Address,
 
@@ -38,31 +42,77 @@ pub struct Options {
     /// How long to wait for a connection, and for each answer: a whole number of ms, s, m, h or d
     #[arg(long, global = true, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub timeout: Duration,
+
+    /// How it is secured.
+    #[command(flatten)]
+    pub security: Security,
+}
+
+/// How the client knows the server, and the server the client.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Client options")]
+pub struct Security {
+    /// Speaks TLS, as with https:// before the address, and trusts whom this system does
+    #[arg(long, global = true, env = "PAIL_TLS")]
+    pub tls: bool,
+
+    /// The CAs that the server's certificate may be of, in PEM, in place of the system's; implies --tls
+    #[arg(long, global = true, env = "PAIL_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+
+    /// A certificate to show to the server, in PEM, with --key; implies --tls
+    #[arg(id = "client-cert", long = "cert", global = true, env = "PAIL_CERT", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+
+    /// The private key of --cert, in PEM
+    #[arg(id = "client-key", long = "key", global = true, env = "PAIL_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
 }
 
 impl Options {
     /// Connects, within the timeout.
     pub(super) async fn connect(&self) -> Result<Client, Error> {
-        Ok(client(self.endpoint()?.connect().await.map_err(|error| Error::unreachable(&error))?))
+        self.connect_by(Connector::dial(self.tls()?)).await
     }
 
     /// The same, over a stream that is given.
-    pub(super) async fn connect_over<C>(&self, connector: C) -> Result<Client, Error>
-    where
-        C: Service<Uri, Error = io::Error, Future: Send> + Send + 'static,
-        C::Response: rt::Read + rt::Write + Send + Unpin,
-    {
-        let channel = self.endpoint()?.connect_with_connector(connector).await;
-        Ok(client(channel.map_err(|error| Error::unreachable(&error))?))
+    pub(super) async fn connect_over(&self, stream: TcpStream) -> Result<Client, Error> {
+        self.connect_by(Connector::over(stream, self.tls()?)).await
     }
 
-    fn endpoint(&self) -> Result<Endpoint, Error> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.addr))
+    async fn connect_by(&self, connector: Connector) -> Result<Client, Error> {
+        let scheme = if self.is_secure() { "https" } else { "http" };
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{}", self.addr))
             .map_err(|error| Error::unreachable(&error))?
             .connect_timeout(self.timeout)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-        Ok(endpoint)
+        let channel = endpoint.connect_with_connector(connector).await;
+        let channel = channel.map_err(|error| Error::unreachable(&error))?;
+        Ok(BucketServiceClient::new(channel).max_decoding_message_size(CLIENT_BYTES_MAX))
+    }
+
+    fn is_secure(&self) -> bool {
+        let Security { tls, ca, cert, key } = &self.security;
+        *tls || self.addr.is_https || ca.is_some() || cert.is_some() || key.is_some()
+    }
+
+    /// What a handshake is made with, where there is to be one.
+    pub(super) fn tls(&self) -> Result<Option<Tls>, Error> {
+        if !self.is_secure() {
+            return Ok(None);
+        }
+        let Security { ca, cert, key, .. } = &self.security;
+        let identity = match (cert.as_deref(), key.as_deref()) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (Some(_), None) => return Err(Error::Usage("--cert needs its private key: --key".to_owned())),
+            (None, Some(_)) => return Err(Error::Usage("--key needs its certificate: --cert".to_owned())),
+        };
+        let config = tls::client_config(ca.as_deref(), identity).map_err(Error::Usage)?;
+        let host = self.addr.host.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(host).map_err(|error| Error::Usage(format!("{}: {error}", self.addr)))?;
+        Ok(Some((config, name)))
     }
 
     /// A unary request, with the timeout as its deadline.
@@ -75,46 +125,49 @@ impl Options {
     #[cfg(test)]
     pub(super) fn for_test() -> Self {
         Self {
-            addr: Address(Authority::from_static("127.0.0.1:4040")),
+            addr: Address { host: Authority::from_static("127.0.0.1:4040"), is_https: false },
             output: Format::Text,
             timeout: Duration::from_secs(5),
+            security: Security::default(),
         }
     }
 }
 
-fn client(channel: Channel) -> Client {
-    BucketServiceClient::new(channel).max_decoding_message_size(CLIENT_BYTES_MAX)
-}
-
-/// A host and a port.
+/// A host and a port, and whether `https://` stood before them.
 #[derive(Clone, Debug)]
-pub struct Address(Authority);
+pub struct Address {
+    host: Authority,
+    is_https: bool,
+}
 
 impl FromStr for Address {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const ALLOWED: &str = "must be HOST, HOST:PORT or http://HOST:PORT";
-        let host = match text.split_once("://") {
-            None => text,
-            Some(("http", rest)) => rest,
-            Some(("https", _)) => return Err("https is not supported; use http://HOST:PORT"),
+        const ALLOWED: &str = "must be HOST, HOST:PORT, http://HOST:PORT or https://HOST:PORT";
+        let (host, is_https) = match text.split_once("://") {
+            None => (text, false),
+            Some(("http", rest)) => (rest, false),
+            Some(("https", rest)) => (rest, true),
             Some(_) => return Err(ALLOWED),
         };
         let host: Authority = host.trim_end_matches('/').parse().map_err(|_| ALLOWED)?;
         let has_port = host.as_str().len() > host.host().len(); // a port of no digits, or out of range, is one too
         match (has_port, host.port_u16()) {
             _ if host.as_str().contains('@') => Err(ALLOWED),
-            (true, Some(_)) => Ok(Self(host)),
+            (true, Some(_)) => Ok(Self { host, is_https }),
             (true, None) => Err(ALLOWED),
-            (false, _) => format!("{host}:{PORT_DEFAULT}").parse().map(Self).map_err(|_| ALLOWED),
+            (false, _) => {
+                let host = format!("{host}:{PORT_DEFAULT}").parse().map_err(|_| ALLOWED)?;
+                Ok(Self { host, is_https })
+            }
         }
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.host.fmt(f)
     }
 }
 
@@ -149,8 +202,9 @@ mod tests {
         assert_eq!(parsed("db:1").unwrap(), "db:1");
         assert_eq!(parsed("db").unwrap(), "db:4040");
         assert_eq!(parsed("http://127.0.0.1:4040/").unwrap(), "127.0.0.1:4040");
+        assert_eq!(parsed("https://db").unwrap(), "db:4040");
         assert_eq!(parsed("[::1]").unwrap(), "[::1]:4040");
-        for wrong in ["", "https://db", "ftp://db", "db:x", "db:99999", "db:", "db/path", "a b", "me@db:1"] {
+        for wrong in ["", "https://", "ftp://db", "db:x", "db:99999", "db:", "db/path", "a b", "me@db:1"] {
             parsed(wrong).unwrap_err();
         }
     }

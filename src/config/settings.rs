@@ -84,6 +84,9 @@ impl Settings {
         let unsaid = file.unsaid(of_serve(&matches)?);
         let matches = parse(args.iter().cloned().chain(unsaid.iter().map(|(_, option)| option.into())).collect())?;
         let matches = of_serve(&matches)?;
+        if let Some(option) = of_clients(command, matches) {
+            return Err(format!("--{option} is an option of clients, and this is a server (see 'pail serve --help')"));
+        }
         let serve = Serve::from_arg_matches(matches).map_err(|error| error.to_string())?;
         serve.check()?;
         let of_file: BTreeSet<&str> = unsaid.iter().map(|(name, _)| name.as_str()).collect();
@@ -129,6 +132,14 @@ impl fmt::Display for Settings {
         }
         Ok(())
     }
+}
+
+/// An option that the server does not have, and was told all the same.
+fn of_clients(command: &Command, matches: &ArgMatches) -> Option<String> {
+    let mut said = command.get_arguments().filter(|arg| {
+        arg.is_global_set() && matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
+    });
+    said.find_map(|arg| arg.get_long()).map(str::to_owned)
 }
 
 /// A whole number as one, anything else as a text.

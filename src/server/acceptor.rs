@@ -16,10 +16,9 @@ use tokio::{
 
 use super::{
     call::Calls,
-    connection::{self, turned},
+    connection::{self, Http, turned},
     workers::Workers,
 };
-use crate::limits::Limits;
 
 /// Accepts and serves connections, each with the calls of its worker, until `stop` turns true; returns when the last of them has ended.
 ///
@@ -30,11 +29,10 @@ pub(super) async fn serve(
     listener: TcpListener,
     mut workers: Workers,
     calls: Vec<Arc<Calls>>,
-    limits: &Limits,
+    (connections_max, http): (usize, Http),
     mut stop: watch::Receiver<bool>,
 ) {
-    let connections_max = u32::try_from(limits.connections_max).unwrap_or(u32::MAX);
-    let places = Arc::new(Semaphore::new(limits.connections_max));
+    let places = Arc::new(Semaphore::new(connections_max));
     let mut pause = Pause::new();
     loop {
         let accepted = async {
@@ -55,7 +53,7 @@ pub(super) async fn serve(
         };
         let worker = workers.idlest();
         let Some(calls) = calls.get(worker).cloned() else { continue };
-        let (http, stop) = (connection::Http::new(limits), stop.clone());
+        let (http, stop) = (http.clone(), stop.clone());
         workers.serve(worker, move || async move {
             // On the worker's own runtime from here.
             let connection = async {
@@ -72,7 +70,7 @@ pub(super) async fn serve(
     }
     drop(listener);
     // Nobody closes the semaphore.
-    drop(places.acquire_many(connections_max).await);
+    drop(places.acquire_many(u32::try_from(connections_max).unwrap_or(u32::MAX)).await);
 }
 
 /// Accepts one connection, however long it takes.

@@ -25,6 +25,7 @@ use super::{
     call::{Calls, Open},
     shed::Share,
     socket::Socket,
+    stream::Opening,
 };
 use crate::{limits::Limits, service::streams};
 
@@ -50,8 +51,8 @@ const PING_ANSWER: Duration = Duration::from_secs(5);
 #[cfg(target_os = "linux")]
 const NOT_READING_MS: u32 = 30_000;
 
-/// A client that connects and says nothing is let go after this long; HTTP/2 has no timer of its own for that. From its first
-/// byte on the socket's guard looks after it.
+/// A client that connects and says nothing, TLS's handshake aside, is let go after this long; HTTP/2 has no timer of its own for
+/// that. From its first byte on the socket's guard looks after it.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// A connection that is told to go away, and carries no stream and no byte for twice this long, is closed whether it has
@@ -64,9 +65,10 @@ pub(super) async fn turned(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// What a connection is told of HTTP/2.
-#[derive(Clone, Copy, Debug)]
+/// How a connection opens, and what it is told of HTTP/2.
+#[derive(Clone, Debug)]
 pub(super) struct Http {
+    opening: Opening,
     streams_max: u32,
     idle_max: Duration,
     age_max: Option<Duration>,
@@ -75,9 +77,10 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, opening: Opening) -> Self {
         let streams_max = u32::try_from(limits.streams_max).unwrap_or(u32::MAX);
         Self {
+            opening,
             streams_max,
             idle_max: limits.connection_idle_max,
             age_max: limits.connection_age_max,
@@ -86,7 +89,7 @@ impl Http {
         }
     }
 
-    fn builder(self, begun: Begun) -> Builder<Begun> {
+    fn builder(&self, begun: Begun) -> Builder<Begun> {
         let mut http = Builder::new(begun);
         http.timer(TokioTimer::new())
             .max_concurrent_streams(self.streams_max)
@@ -111,10 +114,14 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
         tracing::debug!(%error, "TCP_USER_TIMEOUT was not set");
     }
     // hyper can't be told to go away before the handshake (hyper#4170): a client that is silent is not handed to it.
-    tokio::select! {
+    let stream = tokio::select! {
         () = turned(&mut stop) => return,
-        spoken = timeout(FIRST_WORD, stream.readable()) => if !matches!(spoken, Ok(Ok(()))) { return },
-    }
+        opened = timeout(FIRST_WORD, http.opening.open(stream)) => match opened {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, "a connection did not open"),
+            Err(_) => return tracing::debug!(after = ?FIRST_WORD, "a connection did not open in time"),
+        },
+    };
 
     // Every open call holds one of these, and the service below holds one more.
     let token = Arc::new(calls.open());

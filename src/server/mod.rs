@@ -18,6 +18,7 @@ mod intake;
 mod router;
 mod shed;
 mod socket;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -33,8 +34,10 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use self::{call::Calls, gate::Gate, health::Health, router::Router, workers::Workers};
-use crate::{limits::Limits, service::allowance::Allowance};
+use self::{
+    call::Calls, connection::Http, gate::Gate, health::Health, router::Router, stream::Opening, workers::Workers,
+};
+use crate::{limits::Limits, service::allowance::Allowance, tls::Acceptor};
 
 pub use self::router::GrpcService;
 
@@ -60,6 +63,8 @@ pub struct Options {
     pub limits: Limits,
     /// From the signal to the return of [`serve`], at most.
     pub drain_timeout: Duration,
+    /// With it, every connection begins with a handshake.
+    pub tls: Option<Arc<Acceptor>>,
     /// Threads that serve connections, each with a runtime of its own; with 0 they are tasks of the runtime that [`serve`] is
     /// called on.
     pub workers: usize,
@@ -76,7 +81,7 @@ pub async fn serve(
     options: Options,
     shutdown: impl Future<Output = ()>,
 ) {
-    let Options { limits, drain_timeout, workers } = options;
+    let Options { limits, drain_timeout, tls, workers } = options;
     let workers = Workers::start(workers, limits.connections_max);
     let health = Health::new();
     let gate = Gate::default();
@@ -88,7 +93,8 @@ pub async fn serve(
     let calls = (0..workers.count()).map(|_| calls()).collect();
     let (stop, stopped) = watch::channel(false);
 
-    let connections = acceptor::serve(listener, workers, calls, &limits, stopped);
+    let http = Http::new(&limits, Opening::new(tls, limits.handshakes_max));
+    let connections = acceptor::serve(listener, workers, calls, (limits.connections_max, http), stopped);
     let drain = async {
         shutdown.await;
         drain(&application, &health, &gate, &stop, drain_timeout).await;

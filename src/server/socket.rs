@@ -13,12 +13,12 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::guard::{Cut, Guard};
+use super::{
+    guard::{Cut, Guard},
+    stream::Stream,
+};
 use crate::planted::{self, Bug};
 
 /// Bytes that wait, at most. What is more goes to the socket as it comes, and a large frame without a copy.
@@ -34,7 +34,7 @@ pub(super) struct Socket(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
-    stream: TcpStream,
+    stream: Stream,
     corked: Vec<u8>,
     guard: Guard,
     /// How many bytes came and went.
@@ -42,7 +42,7 @@ struct Inner {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         Self(Arc::new(Mutex::new(Inner { stream, corked: Vec::new(), guard: Guard::new(), passed: 0 })))
     }
 
@@ -65,7 +65,9 @@ impl Socket {
 
     /// Writes what waits. It is to be called whenever something may have been written: a flush does nothing.
     pub(super) fn poll_uncork(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.lock().poll_send(cx, &[]).map_ok(drop)
+        let mut inner = self.0.lock();
+        ready!(inner.poll_send(cx, &[]))?;
+        Pin::new(&mut inner.stream).poll_flush(cx)
     }
 }
 

@@ -27,6 +27,7 @@ mod resume;
 mod support;
 mod tidy;
 mod times;
+mod tls;
 mod transact;
 mod watch;
 mod watch_churn;

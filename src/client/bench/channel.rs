@@ -13,7 +13,7 @@ use serde::Serialize;
 use tonic::{Code, Status};
 
 use super::{
-    http2::{Broken, Event, Http2, Last},
+    http2::{Broken, Event, Http2, Last, Origin},
     wire::{Held, fields},
 };
 use crate::{
@@ -107,10 +107,10 @@ struct Pipeline {
 }
 
 impl Channel {
-    pub(super) fn new(authority: String, mode: Mode, slots: u32) -> Self {
+    pub(super) fn new(origin: Origin, mode: Mode, slots: u32) -> Self {
         let pipeline = Pipeline { id: None, message: Vec::new(), ops: 0, waiting: VecDeque::new() };
         Self {
-            http: Http2::new(authority),
+            http: Http2::new(origin),
             answered: vec![0; slots as usize],
             pipeline: (mode == Mode::Pipeline).then_some(pipeline),
             fault: None,

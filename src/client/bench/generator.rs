@@ -21,13 +21,18 @@ use tokio::sync::oneshot;
 
 use super::{
     channel::Mode,
+    http2::Origin,
     lane::{Hands, Lane, READ_BYTES},
     load::{Op, Requests, load},
     pace::{Pace, Share},
     saturation::Usage,
+    socket::Socket,
     tally::Tally,
 };
-use crate::client::error::{EXIT_REFUSED, Error};
+use crate::client::{
+    connector::Tls,
+    error::{EXIT_REFUSED, Error},
+};
 
 /// It looks up from its sockets at least this often.
 const TICK_NS: u64 = 50_000_000;
@@ -40,6 +45,7 @@ const NO_ANSWER: &str = "NO_ANSWER";
 pub(super) struct Job {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) authority: String,
+    pub(super) tls: Option<Tls>,
     pub(super) timeout: Duration,
     pub(super) op: Op,
     pub(super) mode: Mode,
@@ -246,13 +252,14 @@ fn aborted(words: String) -> Error {
 
 /// The connection of this number, with its part of the count.
 fn lane(job: &Job, number: u32) -> io::Result<Lane> {
-    let socket = Lane::connect(&job.addresses, job.timeout)?;
+    let socket = Socket::connect(&job.addresses, job.tls.as_ref(), job.timeout)?;
+    let origin = Origin { authority: job.authority.clone(), is_https: job.tls.is_some() };
     let (nth, of) = (u64::from(number), u64::from(job.connections));
     let count = job.share.count.map(|count| count / of + u64::from(nth < count % of));
     let pace = Pace::new(Share { number: nth, of, count, ..job.share });
     let load = load(job.op, job.puts_percent, &job.requests, nth, job.streams);
     let slots = if job.op == Op::Watch { 1 } else { job.streams };
-    Ok(Lane::new(socket, (job.authority.clone(), job.mode), slots, load, pace))
+    Ok(Lane::new(socket, (origin, job.mode), slots, load, pace))
 }
 
 /// A thread of Linux oversleeps by 50 µs unless it asks for better, which would be in each latency of an open loop.

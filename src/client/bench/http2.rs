@@ -15,6 +15,7 @@ mod tests;
 
 use tonic::Status;
 
+pub(super) use self::hpack::Origin;
 use self::{
     hpack::{Decoder, Encoder},
     outcome::Outcome,
@@ -107,7 +108,7 @@ pub(super) struct Http2 {
 }
 
 impl Http2 {
-    pub(super) fn new(authority: String) -> Self {
+    pub(super) fn new(origin: Origin) -> Self {
         let mut out = PREFACE.to_vec();
         frame(SETTINGS, 0, 0, 12, &mut out);
         for (setting, value) in [(SETTINGS_ENABLE_PUSH, 0), (SETTINGS_INITIAL_WINDOW_SIZE, WINDOW)] {
@@ -117,7 +118,7 @@ impl Http2 {
         allow_more(0, WINDOW - 65_535, &mut out);
         Self {
             out,
-            encoder: Encoder::new(authority),
+            encoder: Encoder::new(origin),
             decoder: Decoder::new(),
             streams: Streams::default(),
             window: WINDOW_DEFAULT,

@@ -2,18 +2,15 @@
 //!
 //! Nothing here waits. [`Lane::step`] sends what is to be sent now, [`Lane::read`] takes what is there.
 
-use std::{
-    io::{self, ErrorKind, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    time::Duration,
-};
+use std::io::{ErrorKind, Read as _, Write as _};
 
 use super::{
     channel::{Channel, Mode},
-    http2::Broken,
+    http2::{Broken, Origin},
     load::Load,
     pace::Pace,
     slots::{Round, Slots},
+    socket::Socket,
     tally::Tally,
 };
 
@@ -25,7 +22,7 @@ const UNWRITTEN_BYTES_MAX: usize = 4 << 20;
 const CONNECTION_LOST: &str = "CONNECTION_LOST";
 
 pub(super) struct Lane {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Socket,
     channel: Channel,
     load: Box<dyn Load>,
     pace: Pace,
@@ -53,27 +50,11 @@ pub(super) struct Hands<'a> {
 }
 
 impl Lane {
-    /// Connects, within the timeout.
-    pub(super) fn connect(address: &[SocketAddr], timeout: Duration) -> io::Result<TcpStream> {
-        let mut last = ErrorKind::AddrNotAvailable.into();
-        for address in address {
-            match TcpStream::connect_timeout(address, timeout) {
-                Ok(socket) => {
-                    socket.set_nodelay(true)?;
-                    socket.set_nonblocking(true)?;
-                    return Ok(socket);
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    pub(super) fn new(socket: TcpStream, channel: (String, Mode), slots: u32, load: Box<dyn Load>, pace: Pace) -> Self {
-        let (authority, mode) = channel;
+    pub(super) fn new(socket: Socket, channel: (Origin, Mode), slots: u32, load: Box<dyn Load>, pace: Pace) -> Self {
+        let (origin, mode) = channel;
         Self {
             socket,
-            channel: Channel::new(authority, mode, slots),
+            channel: Channel::new(origin, mode, slots),
             load,
             pace,
             slots: Slots::new(slots),
@@ -139,10 +120,15 @@ impl Lane {
         let out = self.channel.out();
         let mut written = 0;
         let outcome = loop {
-            match self.socket.write(&out[written..]) {
-                _ if written == out.len() => break Ok(()),
-                Ok(0) => break Err(()),
-                Ok(bytes) => written += bytes,
+            let wrote = if written == out.len() {
+                self.socket.flush().map(|()| None)
+            } else {
+                self.socket.write(&out[written..]).map(Some)
+            };
+            match wrote {
+                Ok(None) => break Ok(()),
+                Ok(Some(0)) => break Err(()),
+                Ok(Some(bytes)) => written += bytes,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(()),
                 Err(_) => break Err(()),
@@ -185,7 +171,7 @@ impl Lane {
 
     /// Whether it has something to write that the socket does not take yet.
     pub(super) fn is_full(&self) -> bool {
-        self.channel.has_out()
+        self.channel.has_out() || self.socket.holds_back()
     }
 
     /// When there is something to start, in an open loop with room for it.

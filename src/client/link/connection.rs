@@ -6,17 +6,9 @@
 //! end of the connection only when the last process that holds it is gone. If children of the command live on, that is
 //! not before they end, or, as nobody sends pings, before the lease is over.
 
-use std::{
-    future::{Ready, ready},
-    io,
-    os::fd::OwnedFd,
-    task::{Context, Poll},
-};
+use std::{io, os::fd::OwnedFd};
 
-use http::Uri;
-use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
-use tower_service::Service;
 
 use crate::client::{
     error::Error,
@@ -37,7 +29,7 @@ impl Connection {
         let connect = timeout(options.timeout, TcpStream::connect(options.addr.to_string()));
         let stream = connect.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         let (stream, socket) = stream.and_then(inheritable).map_err(|error| Error::unreachable(&error))?;
-        Ok(Self { client: options.connect_over(Once(Some(stream))).await?, socket })
+        Ok(Self { client: options.connect_over(stream).await?, socket })
     }
 }
 
@@ -45,22 +37,4 @@ fn inheritable(stream: TcpStream) -> io::Result<(TcpStream, OwnedFd)> {
     stream.set_nodelay(true)?;
     let socket = rustix::io::dup(&stream)?; // unlike the standard library's, a copy that survives an exec
     Ok((stream, socket))
-}
-
-/// Gives its one stream away, and has no other.
-struct Once(Option<TcpStream>);
-
-impl Service<Uri> for Once {
-    type Response = TokioIo<TcpStream>;
-    type Error = io::Error;
-    type Future = Ready<io::Result<Self::Response>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let stream = self.0.take().map(TokioIo::new);
-        ready(stream.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the connection was lost")))
-    }
 }

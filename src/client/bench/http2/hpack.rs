@@ -18,6 +18,7 @@ const FIRST_OF_TABLE: usize = 62;
 
 const METHOD_POST: u8 = 0x83;
 const SCHEME_HTTP: u8 = 0x86;
+const SCHEME_HTTPS: u8 = 0x87;
 const AUTHORITY: usize = 1;
 const PATH: usize = 4;
 const CONTENT_TYPE: usize = 31;
@@ -39,10 +40,17 @@ const STATIC: [(&str, &str); 61] = [
     ("user-agent", ""), ("vary", ""), ("via", ""), ("www-authenticate", ""),
 ];
 
+/// Whom requests are for.
+#[derive(Clone, Debug)]
+pub(in crate::client::bench) struct Origin {
+    pub(in crate::client::bench) authority: String,
+    pub(in crate::client::bench) is_https: bool,
+}
+
 /// Writes the fields of requests.
 #[derive(Debug)]
 pub(super) struct Encoder {
-    authority: String,
+    origin: Origin,
     /// What was put into the table, in that order; a path, or a field that every request has.
     table: Vec<&'static str>,
     /// Whether the other side has a table of the usual size.
@@ -50,8 +58,8 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn new(authority: String) -> Self {
-        Self { authority, table: Vec::new(), uses_table: true }
+    pub(super) fn new(origin: Origin) -> Self {
+        Self { origin, table: Vec::new(), uses_table: true }
     }
 
     /// The other side allows a table of this size. What we put into it fits the usual one; into a smaller one nothing
@@ -62,10 +70,10 @@ impl Encoder {
 
     /// The fields of a request for this path.
     pub(super) fn request(&mut self, path: &'static str, to: &mut Vec<u8>) {
-        to.extend([METHOD_POST, SCHEME_HTTP]);
-        let authority = std::mem::take(&mut self.authority);
+        to.extend([METHOD_POST, if self.origin.is_https { SCHEME_HTTPS } else { SCHEME_HTTP }]);
+        let authority = std::mem::take(&mut self.origin.authority);
         self.field(AUTHORITY, ":authority", &authority, to);
-        self.authority = authority;
+        self.origin.authority = authority;
         self.field(PATH, path, path, to);
         self.field(CONTENT_TYPE, "content-type", "application/grpc", to);
         self.field(0, "te", "trailers", to);
@@ -212,14 +220,15 @@ mod tests {
 
     #[test]
     fn a_request_is_read_as_it_was_written_and_is_six_bytes_from_the_second_one_on() {
-        let (mut encoder, mut decoder) = (Encoder::new("127.0.0.1:4040".to_owned()), Decoder::new());
+        let origin = Origin { authority: "127.0.0.1:4040".to_owned(), is_https: true };
+        let (mut encoder, mut decoder) = (Encoder::new(origin), Decoder::new());
         let mut lengths = Vec::new();
         for path in ["/a", "/a", "/b", "/a"] {
             let mut block = Vec::new();
             encoder.request(path, &mut block);
             let expected = [
                 ":method: POST",
-                ":scheme: http",
+                ":scheme: https",
                 ":authority: 127.0.0.1:4040",
                 &format!(":path: {path}"),
                 "content-type: application/grpc",
@@ -233,7 +242,8 @@ mod tests {
 
     #[test]
     fn where_the_other_side_has_no_room_for_a_table_everything_is_written_out() {
-        let (mut encoder, mut decoder) = (Encoder::new("h".to_owned()), Decoder::new());
+        let (mut encoder, mut decoder) =
+            (Encoder::new(Origin { authority: "h".to_owned(), is_https: false }), Decoder::new());
         encoder.allow(0);
         for _ in 0..2 {
             let mut block = Vec::new();
