@@ -41,14 +41,18 @@ impl Budget {
     /// # Errors
     /// [`OverBudget`]; then nothing more is reserved.
     pub fn reserve(&self, bytes: usize) -> Result<(), OverBudget> {
-        let fits = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.limit);
+        self.reserve_within(bytes, self.limit)
+    }
+
+    fn reserve_within(&self, bytes: usize, limit: usize) -> Result<(), OverBudget> {
+        let fits = |used: usize| used.checked_add(bytes).filter(|used| *used <= limit);
         if strikes(Bug::Overdraft) && fits(self.used()).is_some() {
             self.used.fetch_add(bytes, Ordering::Relaxed);
             return Ok(());
         }
         match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
             Ok(_) => Ok(()),
-            Err(_) => Err(OverBudget { limit: self.limit }),
+            Err(_) => Err(OverBudget { limit }),
         }
     }
 
@@ -59,6 +63,69 @@ impl Budget {
             let used = self.used.fetch_sub(bytes, Ordering::Relaxed);
             debug_assert!(bytes <= used, "more is given back than was reserved");
         }
+    }
+}
+
+/// What one identity has of the server, within what all have together; and what it may have, which can change.
+#[derive(Debug, Default)]
+pub struct Owner {
+    /// Living buckets that it has created.
+    pub buckets: Quota,
+    /// Bytes that those are charged for.
+    pub bytes: Quota,
+    /// Watch and Link streams that it has open.
+    pub watches: Quota,
+}
+
+impl Owner {
+    /// Allows so much from now on; `None` is without a bound. What it has more than that stays.
+    pub fn allow(&self, buckets: Option<usize>, bytes: Option<usize>, watches: Option<usize>) {
+        for (quota, limit) in [(&self.buckets, buckets), (&self.bytes, bytes), (&self.watches, watches)] {
+            quota.limit.store(limit.unwrap_or(usize::MAX), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A part of an identity's account.
+#[derive(Debug)]
+pub struct Quota {
+    taken: Budget,
+    limit: AtomicUsize,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { taken: Budget::new(usize::MAX), limit: AtomicUsize::new(usize::MAX) }
+    }
+}
+
+/// An identity has as much as it may.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the quota of the identity is {limit}")]
+pub struct OverQuota {
+    /// How much that is.
+    pub limit: usize,
+}
+
+impl Quota {
+    /// Takes so much more, which whoever takes it gives back.
+    ///
+    /// # Errors
+    /// [`OverQuota`]; then nothing more is taken.
+    pub fn take(&self, count: usize) -> Result<(), OverQuota> {
+        let taken = self.taken.reserve_within(count, self.limit.load(Ordering::Relaxed));
+        taken.map_err(|OverBudget { limit }| OverQuota { limit })
+    }
+
+    /// Gives back what was taken.
+    pub fn give_back(&self, count: usize) {
+        self.taken.give_back(count);
+    }
+
+    /// How much is taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.taken.used()
     }
 }
 
@@ -76,5 +143,17 @@ mod tests {
         budget.reserve(40).unwrap();
         budget.give_back(100);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_quota_may_change_and_what_is_taken_stays() {
+        let owner = Owner::default();
+        owner.bytes.take(60).unwrap();
+        owner.allow(None, Some(50), None);
+        assert_eq!(owner.bytes.take(1), Err(OverQuota { limit: 50 }));
+        owner.bytes.give_back(20);
+        owner.bytes.take(10).unwrap();
+        owner.buckets.take(usize::MAX).unwrap();
+        assert_eq!(owner.bytes.taken(), 50);
     }
 }

@@ -51,11 +51,13 @@
 #[cfg(not(panic = "unwind"))]
 compile_error!("a panic ends one bucket, not the server: build with `panic = \"unwind\"`");
 
+pub mod auth;
 pub mod bucket;
 pub mod budget;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod followed;
 #[cfg(any(test, feature = "test-hooks"))]
 pub mod hooks;
 pub mod limits;

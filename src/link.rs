@@ -15,6 +15,7 @@ use futures_util::task::AtomicWaker;
 
 use crate::{
     bucket::{Begin, Bucket, Hold, Identity, Release},
+    budget::Owner,
     process::{Call, CallError, Context, Exit, GenServer, Info, MonitorRef, Pid, Process, Reason},
     registry::{Error, Mode, Registry, Target},
     sync::{AtomicBool, Mutex, Ordering},
@@ -87,6 +88,8 @@ impl Outbox {
 /// The state of a client's process.
 pub struct Client {
     registry: Registry,
+    /// Whose quota the buckets are charged to that it creates.
+    owner: Option<Arc<Owner>>,
     links: HashMap<Pid, Link>,
     outbox: Arc<Outbox>,
     trap: Trap,
@@ -226,7 +229,7 @@ impl Call<Join<'_>> for Client {
             links.contains_key(&bucket.pid())
                 || (matches!(bucket.call(Hold), Ok(Ok(()))) && me.process().link(bucket).is_ok())
         };
-        let bucket = self.registry.tie(target, mode, life, &tie)?;
+        let bucket = self.registry.tie(target, mode, (life, self.owner.as_ref()), &tie)?;
         if !bucket.is_alive() {
             // It may have died before the link: then this brings its exit.
             me.process().link(&bucket).unwrap_or_default();
@@ -279,9 +282,15 @@ impl Life {
     /// A client without links. Once `moving` is true, no end of a bucket ends the client.
     #[must_use]
     pub fn begin(registry: Registry, moving: Arc<AtomicBool>) -> Self {
+        Self::begin_for(None, registry, moving)
+    }
+
+    /// The same, of somebody, whose quota the buckets are charged to that it creates.
+    #[must_use]
+    pub fn begin_for(owner: Option<Arc<Owner>>, registry: Registry, moving: Arc<AtomicBool>) -> Self {
         let outbox = Arc::new(Outbox::default());
         let (links, cause) = (HashMap::new(), None);
-        let state = Client { registry, links, outbox: Arc::clone(&outbox), trap: Trap::Nothing, moving, cause };
+        let state = Client { registry, owner, links, outbox: Arc::clone(&outbox), trap: Trap::Nothing, moving, cause };
         let client = Process::start("client", state);
         client.trap_exit(true);
         Self { client, outbox }

@@ -17,9 +17,13 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use tokio_rustls::rustls::ServerConfig;
+
 use crate::{
+    auth::Auth,
     clock::SystemClock,
     config::{Serve, Settings},
+    followed::Followed,
     limits::ACCEPT_QUEUE_MAX,
     pb::bucket_service_server::BucketServiceServer,
     registry::Registry,
@@ -27,7 +31,7 @@ use crate::{
     service::Buckets,
     signals, systemd,
     telemetry::{self, LogLevel},
-    tls::Acceptor,
+    tls,
 };
 
 /// The arguments or the address are no good; as for any other command.
@@ -63,7 +67,8 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
     }
     let level = telemetry::install(config.log_format, &config.log_level)
         .map_err(|error| format!("there is no log to be had: {error}"))?;
-    let tls = Acceptor::new(&config.tls)?.map(Arc::new);
+    let tls = tls::server(&config.tls)?.map(Arc::new);
+    let auth = config.auth.as_deref().map(Auth::new).transpose()?.map(Arc::new);
     let unheard = |error| format!("signals can't be heard: {error}");
     let shutdown = signals::shutdown_signal().map_err(unheard)?;
     let hangup = signals::hangup().map_err(unheard)?;
@@ -82,15 +87,16 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
 
     let registry = Registry::start(config.limits.clone(), Arc::new(SystemClock::default()), random_id());
     let Serve { limits, drain_timeout, workers, .. } = config.clone();
-    let options = Options { limits, drain_timeout, tls: tls.clone(), workers };
+    let options = Options { limits, drain_timeout, tls: tls.clone(), auth: auth.clone(), workers };
     let keep_alive = systemd::keep_alive(&registry);
     tokio::select! {
         ended = serve(listener, registry.clone(), options, shutdown) => Ok(match ended {
             Ended::Asked => ExitCode::SUCCESS,
             Ended::GaveUp => ExitCode::FAILURE,
         }),
-        never = read_again(hangup, &settings, read, &level, tls.as_deref()) => match never {},
+        never = read_again(hangup, &settings, read, &level, (tls.as_deref(), auth.as_deref())) => match never {},
         never = async { match &tls { Some(tls) => tls.follow().await, None => pending().await } } => match never {},
+        never = async { match &auth { Some(auth) => auth.files().follow().await, None => pending().await } } => match never {},
         never = keep_alive => match never {},
     }
 }
@@ -101,7 +107,7 @@ async fn read_again(
     settings: &Settings,
     read: impl Fn() -> Result<Settings, String>,
     level: &LogLevel,
-    tls: Option<&Acceptor>,
+    (tls, auth): (Option<&Followed<ServerConfig>>, Option<&Auth>),
 ) -> Infallible {
     loop {
         hangup.recv().await;
@@ -112,6 +118,9 @@ async fn read_again(
         }
         if let Some(tls) = tls {
             tls.take_news(None).ok(); // it is in the log
+        }
+        if let Some(auth) = auth {
+            auth.files().take_news(None).ok();
         }
         systemd::ready();
     }
@@ -174,7 +183,8 @@ pub async fn serve(
         }
     };
     let timer = Timer::start(&registry);
-    server::serve(listener, Pail::new(registry.clone()), options, until).await;
+    let pail = Pail::new(registry.clone(), options.auth.clone());
+    server::serve(listener, pail, options, until).await;
     drop(timer);
     ended
 }
@@ -205,8 +215,8 @@ struct Pail {
 }
 
 impl Pail {
-    fn new(registry: Registry) -> Self {
-        Self { buckets: Buckets::new(registry.clone()), registry }
+    fn new(registry: Registry, auth: Option<Arc<Auth>>) -> Self {
+        Self { buckets: Buckets::new(registry.clone()).guarded_by(auth), registry }
     }
 }
 
@@ -259,7 +269,7 @@ mod tests {
     async fn those_who_watch_are_told_of_the_drain_though_its_time_is_up() {
         let registry = Registry::start(Limits::default(), Arc::new(ManualClock::default()), random_id());
         let deadline = Instant::now();
-        timeout_at(deadline, Pail::new(registry.clone()).drain(deadline)).await.unwrap();
+        timeout_at(deadline, Pail::new(registry.clone(), None).drain(deadline)).await.unwrap();
         assert!(registry.has_ended());
     }
 }

@@ -23,7 +23,7 @@ pub use self::{
     transact::{Check, Condition, Op, Place, Transact, TransactError, Transacted},
 };
 use crate::{
-    budget::{Budget, OverBudget},
+    budget::{Budget, OverBudget, OverQuota},
     clock::Stamp,
     limits::Limits,
     name::{BucketId, Key, Version},
@@ -124,6 +124,9 @@ pub enum Error {
     /// All buckets together take as many bytes as they may.
     #[error(transparent)]
     OverBudget(#[from] OverBudget),
+    /// All buckets of the identity that has created it take as many bytes as they may.
+    #[error(transparent)]
+    OverQuota(#[from] OverQuota),
 }
 
 /// What there is to say of a bucket besides its identity.

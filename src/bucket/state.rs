@@ -12,7 +12,7 @@ use super::{
     Change, ChangeKind, Entry, Env, Error, Identity, Position, Scan, ScanPage, Summary, Values, cost, times::Times,
 };
 use crate::{
-    budget::OverBudget,
+    budget::Owner,
     name::{BucketId, Key, Version, page_begin},
     planted::{Bug, strikes},
     process::{Context, Reason},
@@ -24,6 +24,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Bucket {
     env: Arc<Env>,
+    /// Whose quota it is charged to as well, until it is released.
+    owner: Option<Arc<Owner>>,
     entries: BTreeMap<Box<str>, Kept>,
     /// Boxed, and only there once something has a time to live: most buckets have none.
     times: Option<Box<Times>>,
@@ -65,15 +67,38 @@ pub struct Slot {
 }
 
 impl Bucket {
-    /// An empty bucket of this name.
+    /// An empty bucket of this name, of which one of `owner`'s buckets is taken.
     ///
     /// # Errors
-    /// [`OverBudget`], where there is no memory for it.
-    pub fn new(name: &str, env: &Arc<Env>) -> Result<Self, OverBudget> {
-        let charged = cost::bucket(name);
-        env.budget.reserve(charged)?;
+    /// [`Error::OverBudget`] or [`Error::OverQuota`], where there is no memory for it.
+    pub fn new(name: &str, env: &Arc<Env>, owner: Option<Arc<Owner>>) -> Result<Self, Error> {
         let (entries, version) = (BTreeMap::new(), Version::default());
-        Ok(Self { env: Arc::clone(env), entries, times: None, version, charged, freed: 0, record: None })
+        let mut bucket =
+            Self { env: Arc::clone(env), owner, entries, times: None, version, charged: 0, freed: 0, record: None };
+        bucket.charge(cost::bucket(name))?;
+        Ok(bucket)
+    }
+
+    fn charge(&mut self, bytes: usize) -> Result<(), Error> {
+        if let Some(owner) = &self.owner {
+            owner.bytes.take(bytes)?;
+        }
+        if let Err(over) = self.env.budget.reserve(bytes) {
+            if let Some(owner) = &self.owner {
+                owner.bytes.give_back(bytes);
+            }
+            return Err(over.into());
+        }
+        self.charged += bytes;
+        Ok(())
+    }
+
+    fn discharge(&mut self, bytes: usize) {
+        self.charged -= bytes;
+        self.env.budget.give_back(bytes);
+        if let Some(owner) = &self.owner {
+            owner.bytes.give_back(bytes);
+        }
     }
 
     /// What there is to say of it.
@@ -89,8 +114,11 @@ impl Bucket {
 
     /// Gives back all that it was charged for, as its life ends, and says how much; its memory is freed when it is dropped.
     pub fn release(&mut self) -> usize {
-        let bytes = std::mem::take(&mut self.charged);
-        self.env.budget.give_back(bytes);
+        let bytes = self.charged;
+        self.discharge(bytes);
+        if let Some(owner) = self.owner.take() {
+            owner.buckets.give_back(1);
+        }
         bytes
     }
 
@@ -182,8 +210,7 @@ impl Bucket {
             self.env.ring.append(record.changes);
         }
         let freed = std::mem::take(&mut self.freed);
-        self.charged -= freed;
-        self.env.budget.give_back(freed);
+        self.discharge(freed);
         let Some(times) = &mut self.times else { return };
         let first = times.first();
         if first < times.alarm {
@@ -409,8 +436,7 @@ impl Bucket {
         if self.charged + more > self.env.limits.bucket_bytes_max {
             return Err(Error::BucketFull { limit: self.env.limits.bucket_bytes_max });
         }
-        self.env.budget.reserve(more)?;
-        self.charged += more;
+        self.charge(more)?;
         self.freed = self.freed.saturating_sub(has - had);
         Ok(())
     }

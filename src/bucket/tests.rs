@@ -28,7 +28,7 @@ impl Fixture {
         });
         let id = Revision::new(1 << 40).as_id();
         let identity = Identity { name: "b".into(), id, created_at: Stamp::default() };
-        let bucket = Process::start_as(id.into(), identity, Bucket::new("b", &env).unwrap());
+        let bucket = Process::start_as(id.into(), identity, Bucket::new("b", &env, None).unwrap());
         Self { bucket, env, clock }
     }
 

@@ -236,6 +236,7 @@ impl Bench {
             addresses,
             authority,
             tls: options.tls()?,
+            authorization: options.authorization()?,
             timeout: options.timeout,
             op: self.op,
             mode: self.mode,

@@ -31,6 +31,7 @@ mod output;
 mod pipeline;
 mod progress;
 mod shell;
+mod token;
 mod touch;
 mod txn;
 pub mod usage;
@@ -64,6 +65,7 @@ pub enum Command {
     Import(import::Import),
     Link(link::Link),
     Bench(bench::Bench),
+    Token(token::Token),
     Shell(shell::Shell),
 }
 
@@ -104,6 +106,7 @@ async fn execute(command: Command, options: &Options, out: &mut Output<'_>) -> R
         Command::Import(import) => import.run(options, out).await,
         Command::Link(link) => link.run(options).await,
         Command::Bench(bench) => bench.run(options, out).await,
+        Command::Token(token) => token.run(out),
         Command::Shell(shell) => shell.run(options, out).await,
     }
 }

@@ -7,7 +7,9 @@ use http::uri::Authority;
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::{
-    Request,
+    Request, Status,
+    metadata::AsciiMetadataValue,
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
 
@@ -16,7 +18,7 @@ use super::{
     error::Error,
     output::Format,
 };
-use crate::{limits::CLIENT_BYTES_MAX, pb::bucket_service_client::BucketServiceClient, tls};
+use crate::{followed::read, limits::CLIENT_BYTES_MAX, pb::bucket_service_client::BucketServiceClient, tls};
 
 /// A connection's own sign of life, so that a watch notices a peer that vanished without a word.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -24,8 +26,8 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 const PORT_DEFAULT: u16 = 4040;
 
-/// The generated client, over tonic's channel.
-pub(super) type Client = BucketServiceClient<Channel>;
+/// The generated client, over tonic's channel, with the token.
+pub(super) type Client = BucketServiceClient<InterceptedService<Channel, Bearer>>;
 
 /// The options of every client command.
 #[derive(Args, Clone, Debug)]
@@ -51,6 +53,7 @@ pub struct Options {
 /// How the client knows the server, and the server the client.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Client options")]
+#[allow(clippy::doc_markdown)] // the docs are the help
 pub struct Security {
     /// Speaks TLS, as with https:// before the address, and trusts whom this system does
     #[arg(long, global = true, env = "PAIL_TLS")]
@@ -67,6 +70,24 @@ pub struct Security {
     /// The private key of --cert, in PEM
     #[arg(id = "client-key", long = "key", global = true, env = "PAIL_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
+
+    /// A file with the token that says who you are: one of 'pail token', or a JWT. PAIL_TOKEN may be the token itself. Whoever
+    /// reads the network reads it too, where there is no TLS
+    #[arg(long, global = true, env = "PAIL_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// What a client shows with each request: its token, if it has one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bearer(Option<AsciiMetadataValue>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(header) = &self.0 {
+            request.metadata_mut().insert("authorization", header.clone());
+        }
+        Ok(request)
+    }
 }
 
 impl Options {
@@ -89,11 +110,31 @@ impl Options {
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
         let channel = endpoint.connect_with_connector(connector).await;
         let channel = channel.map_err(|error| Error::unreachable(&error))?;
-        Ok(BucketServiceClient::new(channel).max_decoding_message_size(CLIENT_BYTES_MAX))
+        let bearer = Bearer(self.authorization()?.as_deref().and_then(sensitive));
+        Ok(BucketServiceClient::with_interceptor(channel, bearer).max_decoding_message_size(CLIENT_BYTES_MAX))
+    }
+
+    /// The header that says who we are, where we say that.
+    pub(super) fn authorization(&self) -> Result<Option<String>, Error> {
+        let token = match &self.security.token_file {
+            Some(path) => {
+                let bytes = read(path).map_err(Error::Usage)?;
+                let token =
+                    String::from_utf8(bytes).map_err(|_| Error::Usage(format!("{}: is no text", path.display())))?;
+                Some((path.display().to_string(), token))
+            }
+            None => std::env::var("PAIL_TOKEN").ok().map(|token| ("PAIL_TOKEN".to_owned(), token)),
+        };
+        let Some((from, token)) = token else { return Ok(None) };
+        let header = format!("Bearer {}", token.trim());
+        match sensitive(&header) {
+            Some(_) if !token.trim().is_empty() => Ok(Some(header)),
+            _ => Err(Error::Usage(format!("{from}: is no token: one line of printable ASCII is needed"))),
+        }
     }
 
     fn is_secure(&self) -> bool {
-        let Security { tls, ca, cert, key } = &self.security;
+        let Security { tls, ca, cert, key, token_file: _ } = &self.security;
         *tls || self.addr.is_https || ca.is_some() || cert.is_some() || key.is_some()
     }
 
@@ -131,6 +172,13 @@ impl Options {
             security: Security::default(),
         }
     }
+}
+
+/// A header's value that no log shows and no table of a proxy's keeps.
+fn sensitive(header: &str) -> Option<AsciiMetadataValue> {
+    let mut value = AsciiMetadataValue::try_from(header).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// A host and a port, and whether `https://` stood before them.

@@ -16,7 +16,7 @@ use clap::{ArgMatches, Command, FromArgMatches as _, parser::ValueSource};
 use toml::Value;
 
 use super::Serve;
-use crate::client::usage;
+use crate::{client::usage, followed::at_line};
 
 const SUBCOMMAND: &str = "serve";
 
@@ -199,13 +199,6 @@ impl File {
         let unsaid = self.options.iter().filter(|(_, id, _)| !is_said(id));
         unsaid.map(|(name, _, option)| (name.clone(), option.clone())).collect()
     }
-}
-
-fn at_line(text: &str, error: &toml::de::Error) -> String {
-    let line = error
-        .span()
-        .map_or(0, |span| text.as_bytes()[..span.start.min(text.len())].split(|byte| *byte == b'\n').count());
-    format!("line {line}: {}", error.message().replace('\n', "; "))
 }
 
 /// As similar as clap finds enough to speak of.

@@ -47,19 +47,33 @@ pub struct Exit {
     /// Why.
     pub reason: Reason,
     detail: Option<Arc<str>>,
+    /// Who has ended it. Not told along links.
+    initiator: Option<Arc<str>>,
 }
 
 impl Exit {
     /// An exit for `reason`, explained by `detail`, which may be empty.
     #[must_use]
     pub fn new(reason: Reason, detail: &str) -> Self {
-        Self { reason, detail: (!detail.is_empty()).then(|| detail.into()) }
+        Self { reason, detail: (!detail.is_empty()).then(|| detail.into()), initiator: None }
     }
 
     /// Why, in words; empty where the reason says it all.
     #[must_use]
     pub fn detail(&self) -> &str {
         self.detail.as_deref().unwrap_or_default()
+    }
+
+    /// The same, by somebody who is known.
+    #[must_use]
+    pub fn by(self, initiator: Option<Arc<str>>) -> Self {
+        Self { initiator, ..self }
+    }
+
+    /// Who has ended it, where that is known.
+    #[must_use]
+    pub fn initiator(&self) -> Option<&str> {
+        self.initiator.as_deref()
     }
 
     /// The end of a process whose handler panicked with `payload`: its message, never a backtrace.
@@ -99,7 +113,7 @@ fn cut(detail: &str) -> &str {
 
 impl From<Reason> for Exit {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None }
+        Self { reason, detail: None, initiator: None }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Why the registry refused. A refused request changed nothing, but for a crash, which ends its bucket.
 
-use crate::{bucket, budget::OverBudget, name::BucketId, process::Exit};
+use crate::{bucket, budget::OverQuota, name::BucketId, process::Exit};
 
 /// Why a request to the registry failed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -20,6 +20,9 @@ pub enum Error {
         /// How many that is.
         limit: usize,
     },
+    /// The identity that creates it has as many buckets as it may.
+    #[error(transparent)]
+    OverQuota(OverQuota),
     /// The bucket refused.
     #[error(transparent)]
     Bucket(bucket::Error),
@@ -57,11 +60,5 @@ impl From<bucket::TransactError> for Error {
             bucket::TransactError::Bucket(error) => error.into(),
             error => Self::Transact(error),
         }
-    }
-}
-
-impl From<OverBudget> for Error {
-    fn from(error: OverBudget) -> Self {
-        Self::Bucket(error.into())
     }
 }

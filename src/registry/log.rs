@@ -85,7 +85,7 @@ impl Event {
     }
 
     fn text_bytes(&self) -> usize {
-        self.name.len() + self.exit().map_or(0, |exit| exit.detail().len())
+        self.name.len() + self.exit().map_or(0, |exit| exit.detail().len() + exit.initiator().map_or(0, str::len))
     }
 }
 

@@ -44,7 +44,7 @@ use crate::{
         self, Begin, Bucket, Describe, Env, Peek, Summary, Tick,
         ring::{Ring, Scope, Subscription},
     },
-    budget::Budget,
+    budget::{Budget, Owner},
     clock::Clock,
     limits::{ALARM_BATCH, Limits, RESTART_WINDOW, RESTARTS_MAX, STOP_BATCH},
     name::{BucketId, BucketName, Revision},
@@ -208,9 +208,22 @@ impl Registry {
     /// # Errors
     /// [`Error::TooManyBuckets`], or [`Error::Bucket`] where there is no memory for it.
     pub fn create(&self, name: BucketName<'_>, life: Begin) -> Result<(Description, bool), Error> {
+        self.create_for(None, name, life)
+    }
+
+    /// The same, for somebody, whose quota it is charged to for as long as it lives.
+    ///
+    /// # Errors
+    /// Those, and [`Error::OverQuota`] or [`bucket::Error::OverQuota`].
+    pub fn create_for(
+        &self,
+        owner: Option<&Arc<Owner>>,
+        name: BucketName<'_>,
+        life: Begin,
+    ) -> Result<(Description, bool), Error> {
         match self.lookup(name) {
             Ok(living) => Ok((living, strikes(Bug::DoubleCreate))),
-            Err(_) => self.registrar(Create { name, life })?,
+            Err(_) => self.registrar(Create { name, life, owner })?,
         }
     }
 
@@ -228,7 +241,30 @@ impl Registry {
     /// # Errors
     /// None of a caller's making.
     pub fn list(&self, prefix: &str, after: Option<&str>, items_max: usize) -> Result<ListPage, Error> {
-        let page = self.registrar(PageOfNames { prefix, after, items_max })?;
+        self.list_among(&[prefix], after, items_max)
+    }
+
+    /// The same, of names that begin with one of these, which are in order, and none of which begins with another.
+    ///
+    /// # Errors
+    /// None of a caller's making.
+    pub fn list_among(
+        &self,
+        prefixes: &[impl AsRef<str>],
+        after: Option<&str>,
+        items_max: usize,
+    ) -> Result<ListPage, Error> {
+        let mut prefixes = prefixes.iter().map(AsRef::as_ref);
+        let of = |prefix, items_max| self.registrar(PageOfNames { prefix, after, items_max });
+        let mut page = of(prefixes.next().unwrap_or_default(), items_max)?;
+        for prefix in prefixes {
+            if page.more {
+                break;
+            }
+            let next = of(prefix, items_max - page.buckets.len())?;
+            page.buckets.extend(next.buckets);
+            page.more = next.more;
+        }
         // Described outside the registrar, which has more to do; who dies in between is left out, as it might have been.
         let next_after = page.more.then(|| page.buckets.last().map(|last| Arc::clone(&last.identity().name))).flatten();
         Ok(ListPage {
@@ -255,10 +291,10 @@ impl Registry {
         &self,
         target: Target<'_>,
         mode: Mode,
-        life: Begin,
+        (life, owner): (Begin, Option<&Arc<Owner>>),
         tie: &dyn Fn(&Process<Bucket>) -> bool,
     ) -> Result<Process<Bucket>, Error> {
-        self.registrar(Tie { target, mode, life, tie })?
+        self.registrar(Tie { target, mode, life, owner, tie })?
     }
 
     /// Asks a living bucket; with an id in `target`, only that very one. And which bucket it was.

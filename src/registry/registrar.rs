@@ -10,6 +10,7 @@ use once_cell::race::OnceBox;
 use super::{Death, Description, Error, Event, EventKind, Inbox, Shared, Target, describe, description, index::ByName};
 use crate::{
     bucket::{Begin, Bucket, Describe, Identity, Peek, Summary},
+    budget::Owner,
     name::{BucketId, BucketName, Revision, page_begin},
     planted::{Bug, strikes},
     process::{Call, Context, Exit, GenServer, Info, MonitorRef, Process, Reason},
@@ -98,12 +99,13 @@ impl GenServer for Registrar {
 pub(super) struct Create<'a> {
     pub(super) name: BucketName<'a>,
     pub(super) life: Begin,
+    pub(super) owner: Option<&'a Arc<Owner>>,
 }
 
 impl Call<Create<'_>> for Registrar {
     type Reply = Result<(Description, bool), Error>;
 
-    fn handle_call(&mut self, Create { name, life }: Create<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
+    fn handle_call(&mut self, Create { name, life, owner }: Create<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
         if let Some(bucket) = self.living(name.as_str(), None) {
             if let Some(living) = describe(&bucket, Describe) {
                 return Ok((living, false));
@@ -111,7 +113,7 @@ impl Call<Create<'_>> for Registrar {
             // It lived a moment ago, and died of this very question.
             self.bury(&bucket);
         }
-        let (bucket, summary) = self.create(name, life, me, |_| ())?;
+        let (bucket, summary) = self.create(name, (life, owner), me, |_| ())?;
         Ok((description(&bucket, summary), true))
     }
 }
@@ -121,7 +123,7 @@ impl Registrar {
     fn create(
         &mut self,
         name: BucketName<'_>,
-        life: Begin,
+        (life, owner): (Begin, Option<&Arc<Owner>>),
         me: &Context<'_, Self>,
         tie: impl FnOnce(&Process<Bucket>),
     ) -> Result<(Process<Bucket>, Summary), Error> {
@@ -132,7 +134,11 @@ impl Registrar {
         }
         // Nobody else appends: the revision of the event below is this one, and it is the bucket's id.
         let id = shared.log.revision().next().as_id();
-        let bucket = Bucket::new(name, &shared.env)?;
+        if let Some(owner) = owner {
+            owner.buckets.take(1).map_err(Error::OverQuota)?;
+        }
+        // From here the bucket gives it back.
+        let bucket = Bucket::new(name, &shared.env, owner.cloned())?;
         let mut summary = bucket.summary();
         let identity = Identity { name: name.into(), id, created_at: shared.clock.wall().into() };
         let bucket = Process::start_as(id.into(), identity, bucket);
@@ -176,6 +182,7 @@ pub(super) struct Tie<'a> {
     pub(super) target: Target<'a>,
     pub(super) mode: Mode,
     pub(super) life: Begin,
+    pub(super) owner: Option<&'a Arc<Owner>>,
     /// Ties it; false where it is dead. It may lock what lies below the registrar, and bonds.
     pub(super) tie: &'a dyn Fn(&Process<Bucket>) -> bool,
 }
@@ -183,7 +190,11 @@ pub(super) struct Tie<'a> {
 impl Call<Tie<'_>> for Registrar {
     type Reply = Result<Process<Bucket>, Error>;
 
-    fn handle_call(&mut self, Tie { target, mode, life, tie }: Tie<'_>, me: &mut Context<'_, Self>) -> Self::Reply {
+    fn handle_call(
+        &mut self,
+        Tie { target, mode, life, owner, tie }: Tie<'_>,
+        me: &mut Context<'_, Self>,
+    ) -> Self::Reply {
         let name = target.name.as_str();
         if let Some(bucket) = self.living(name, None) {
             let id = bucket.identity().id;
@@ -204,7 +215,7 @@ impl Call<Tie<'_>> for Registrar {
             return Err(Error::BucketNotFound);
         }
         // One that expires at once may be dead already: whoever ties finds out.
-        let (bucket, _) = self.create(target.name, life, me, |bucket| _ = tie(bucket))?;
+        let (bucket, _) = self.create(target.name, (life, owner), me, |bucket| _ = tie(bucket))?;
         Ok(bucket)
     }
 }

@@ -29,11 +29,12 @@ use super::{
     deadline::Deadline,
     gate::{Admission, Door},
     intake::{self, Intake, Messages},
-    router::{self, Router},
+    router::{self, Handler, Router},
     shed, turn,
     unsent::Unsent,
 };
 use crate::{
+    auth::{Auth, Certificate},
     pb::health::health_server,
     process::panic_message,
     service::{
@@ -49,6 +50,7 @@ use crate::{
 pub(super) struct Calls {
     router: Router,
     door: Arc<Door>,
+    auth: Option<Arc<Auth>>,
     undecoded: Arc<Allowance>,
     untaken: Arc<Allowance>,
     message_bytes_max: usize,
@@ -58,15 +60,16 @@ impl Calls {
     pub(super) fn new(
         router: Router,
         door: Arc<Door>,
+        auth: Option<Arc<Auth>>,
         [undecoded, untaken]: [Allowance; 2],
         message_bytes_max: usize,
     ) -> Self {
-        Self { router, door, undecoded: Arc::new(undecoded), untaken: Arc::new(untaken), message_bytes_max }
+        Self { router, door, auth, undecoded: Arc::new(undecoded), untaken: Arc::new(untaken), message_bytes_max }
     }
 
     /// What the calls of one more connection share.
-    pub(super) fn open(&self) -> Open {
-        Open { untaken: Arc::clone(&self.untaken) }
+    pub(super) fn open(&self, certificate: Option<Arc<Certificate>>) -> Open {
+        Open { untaken: Arc::clone(&self.untaken), certificate }
     }
 
     /// Answers a request. `open` lives as long as the call does: a connection counts its streams by it.
@@ -84,7 +87,13 @@ impl Calls {
             Ok(()) => match self.router.find(request.uri().path()) {
                 Ok(route) => {
                     ticket.method = Some(Arc::clone(route.path));
-                    let handler = (route.handler)(self.watched(request));
+                    let handler = match self.auth.as_ref().filter(|_| !ticket.is_for_anyone) {
+                        None => (route.handler)(self.watched(request)),
+                        Some(auth) => {
+                            let call = (Arc::clone(route.handler), self.watched(request));
+                            Box::pin(identified(Arc::clone(auth), ticket.open.certificate.clone(), call))
+                        }
+                    };
                     State::Running(if ticket.can_refuse {
                         handler
                     } else {
@@ -104,7 +113,8 @@ impl Calls {
         ticket.is_long = streams::is_long(path);
         ticket.can_refuse = !streams::changes_and_tells(path);
         // Health tells that the server drains, so it answers throughout; long streams are told to end, not waited for.
-        if router::service(path) != health_server::SERVICE_NAME {
+        ticket.is_for_anyone = router::service(path) == health_server::SERVICE_NAME;
+        if !ticket.is_for_anyone {
             let admission = self.door.admit();
             if admission.is_none() {
                 return Err(draining());
@@ -143,11 +153,28 @@ async fn with_room(
     }
 }
 
+/// A call that begins with a look at who it is: not before the server has room for it, for a signature takes its time.
+async fn identified(
+    auth: Arc<Auth>,
+    certificate: Option<Arc<Certificate>>,
+    (handler, mut request): (Handler, Request<Body>),
+) -> Result<Response<Body>, Infallible> {
+    match auth.identify(request.headers(), certificate.as_ref()) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            handler(request).await
+        }
+        Err(denied) => Ok(Status::from(Failure::from(denied)).into_http()),
+    }
+}
+
 /// What the open calls of one connection share, which counts them by it.
 #[derive(Debug)]
 pub(super) struct Open {
     /// For the bytes of answers that clients have not taken.
     pub(super) untaken: Arc<Allowance>,
+    /// What the client has shown as the connection opened.
+    pub(super) certificate: Option<Arc<Certificate>>,
 }
 
 /// A call that came after the gate was closed.
@@ -174,6 +201,8 @@ struct Ticket {
     method: Option<Arc<str>>,
     deadline: Option<Deadline>,
     admission: Option<Admission>,
+    /// Whoever it is that calls.
+    is_for_anyone: bool,
     /// Its client says when it ends.
     is_long: bool,
     /// It did not begin yet, and may be told to try again.
@@ -191,6 +220,7 @@ impl Ticket {
             method: None,
             deadline: None,
             admission: None,
+            is_for_anyone: false,
             is_long: false,
             can_wait: false,
             can_refuse: true,
@@ -372,7 +402,7 @@ mod tests {
     fn a_stream_that_never_ends_is_asked_for_more_when_what_it_said_was_sent() {
         let ticket = Ticket {
             unsent: Some(Unsent::default()),
-            ..Ticket::new(Arc::new(Open { untaken: Arc::new(Allowance::new(0)) }))
+            ..Ticket::new(Arc::new(Open { untaken: Arc::new(Allowance::new(0)), certificate: None }))
         };
         let mut body = CallBody { body: Body::new(Endless), rest: None, ticket };
         let mut next = || Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())).map(Option::unwrap);

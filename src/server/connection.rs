@@ -124,7 +124,7 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     };
 
     // Every open call holds one of these, and the service below holds one more.
-    let token = Arc::new(calls.open());
+    let token = Arc::new(calls.open(stream.certificate().map(Arc::new)));
     let open = Arc::downgrade(&token);
     let long_streams = streams::Connection::new(Arc::clone(&token.untaken));
     let long_streams_here = long_streams.clone();

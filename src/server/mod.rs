@@ -33,11 +33,12 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
 };
+use tokio_rustls::rustls::ServerConfig;
 
 use self::{
     call::Calls, connection::Http, gate::Gate, health::Health, router::Router, stream::Opening, workers::Workers,
 };
-use crate::{limits::Limits, service::allowance::Allowance, tls::Acceptor};
+use crate::{auth::Auth, followed::Followed, limits::Limits, service::allowance::Allowance};
 
 pub use self::router::GrpcService;
 
@@ -64,7 +65,9 @@ pub struct Options {
     /// From the signal to the return of [`serve`], at most.
     pub drain_timeout: Duration,
     /// With it, every connection begins with a handshake.
-    pub tls: Option<Arc<Acceptor>>,
+    pub tls: Option<Arc<Followed<ServerConfig>>>,
+    /// With it, every call but those for health begins with a look at who calls.
+    pub auth: Option<Arc<Auth>>,
     /// Threads that serve connections, each with a runtime of its own; with 0 they are tasks of the runtime that [`serve`] is
     /// called on.
     pub workers: usize,
@@ -81,14 +84,14 @@ pub async fn serve(
     options: Options,
     shutdown: impl Future<Output = ()>,
 ) {
-    let Options { limits, drain_timeout, tls, workers } = options;
+    let Options { limits, drain_timeout, tls, auth, workers } = options;
     let workers = Workers::start(workers, limits.connections_max);
     let health = Health::new();
     let gate = Gate::default();
     let allowances = [limits.undecoded_bytes_max, limits.untaken_bytes_max].map(Allowance::new);
     let calls = || {
         let router = Router::new(application.service(), health.clone());
-        Arc::new(Calls::new(router, gate.door(), allowances.clone(), limits.message_bytes_max))
+        Arc::new(Calls::new(router, gate.door(), auth.clone(), allowances.clone(), limits.message_bytes_max))
     };
     let calls = (0..workers.count()).map(|_| calls()).collect();
     let (stop, stopped) = watch::channel(false);

@@ -49,7 +49,7 @@ impl<S> GrpcService for S where
 {
 }
 
-pub(super) type Handler = Box<dyn Fn(Request<Body>) -> BoxFuture<Response<Body>, Infallible> + Send + Sync>;
+pub(super) type Handler = Arc<dyn Fn(Request<Body>) -> BoxFuture<Response<Body>, Infallible> + Send + Sync>;
 
 /// The services there are, in the order in which they are looked for.
 pub(super) struct Router(Vec<Service>);
@@ -88,7 +88,7 @@ impl Router {
 
     fn add<S: GrpcService>(&mut self, service: S) {
         // Generated services are always ready, and made to be cloned: there is nothing to poll first.
-        let handler: Handler = Box::new(move |request| service.clone().call(request));
+        let handler: Handler = Arc::new(move |request| service.clone().call(request));
         let path = |method: String| (method.clone(), format!("/{}/{method}", S::NAME).into());
         self.0.push(Service { name: S::NAME, methods: methods(S::NAME).into_iter().map(path).collect(), handler });
     }

@@ -12,14 +12,14 @@ use tokio::{
     net::TcpStream,
     sync::Semaphore,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
-use crate::tls::Acceptor;
+use crate::{auth::Certificate, followed::Followed};
 
 /// How connections open.
 #[derive(Clone, Debug)]
 pub(super) struct Opening {
-    tls: Option<Arc<Acceptor>>,
+    tls: Option<Arc<Followed<ServerConfig>>>,
     /// One place for each handshake that is under way: each is work, and memory, for who has not said yet who it is.
     handshakes: Arc<Semaphore>,
 }
@@ -33,7 +33,7 @@ pub(super) enum Stream {
 }
 
 impl Opening {
-    pub(super) fn new(tls: Option<Arc<Acceptor>>, handshakes_max: usize) -> Self {
+    pub(super) fn new(tls: Option<Arc<Followed<ServerConfig>>>, handshakes_max: usize) -> Self {
         Self { tls, handshakes: Arc::new(Semaphore::new(handshakes_max)) }
     }
 
@@ -46,12 +46,22 @@ impl Opening {
         tcp.readable().await?;
         let Some(tls) = &self.tls else { return Ok(Stream::Plain(tcp)) };
         let place = self.handshakes.acquire().await.map_err(io::Error::other)?;
-        let mut stream = TlsAcceptor::from(tls.config()).accept(tcp).await?;
+        let mut stream = TlsAcceptor::from(tls.get()).accept(tcp).await?;
         drop(place);
         // What it holds back: an answer is sent on, and not kept for a client that does not read.
         stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
         stream.fill_buf().await?;
         Ok(Stream::Tls(Box::new(stream)))
+    }
+}
+
+impl Stream {
+    /// What the client has shown, where it was asked to.
+    pub(super) fn certificate(&self) -> Option<Certificate> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.peer_certificates()?.first().and_then(Certificate::read),
+        }
     }
 }
 

@@ -9,11 +9,12 @@ use super::{
     wire,
 };
 use crate::{
+    auth::{Caller, Verb},
     bucket::{
         self,
         ring::{Change, ChangeKind},
     },
-    budget::OverBudget,
+    budget::{OverBudget, OverQuota},
     limits::{Limits, TTL_MIN},
     link, name, pb, process,
     registry::{self, Description, Error, EventKind, Registry},
@@ -122,7 +123,12 @@ fn to_reason(reason: process::Reason) -> pb::Reason {
     }
 }
 
-pub(super) fn to_watch_response(response: watch::Response, registry: &Registry) -> wire::WatchResponse {
+/// A response, as this caller may see it.
+pub(super) fn to_watch_response(
+    response: watch::Response,
+    registry: &Registry,
+    caller: &Caller,
+) -> wire::WatchResponse {
     use pb::watch_response::Response;
     let revision = response.revision.map_or(0, name::Revision::get);
     let response = match response.update {
@@ -130,7 +136,7 @@ pub(super) fn to_watch_response(response: watch::Response, registry: &Registry) 
             Response::Started(pb::WatchStarted { registry_id, monitors: monitors.iter().map(to_monitor).collect() })
         }
         watch::Update::Events(notices) => {
-            let events = notices.into_iter().map(|notice| to_event(notice, registry)).collect();
+            let events = notices.into_iter().map(|notice| to_event(notice, registry, caller)).collect();
             return wire::WatchResponse::Events { revision, events };
         }
         watch::Update::Synced => Response::Synced(pb::WatchSynced {}),
@@ -158,12 +164,21 @@ fn to_monitor(set: &watch::Monitored) -> pb::Monitor {
     }
 }
 
-fn to_event(notice: watch::Notice, registry: &Registry) -> wire::Event {
+fn to_event(notice: watch::Notice, registry: &Registry, caller: &Caller) -> wire::Event {
     use pb::event::Event;
     let r#ref = notice.monitor.map_or(0, process::MonitorRef::get);
     let bucket_id = notice.id.unwrap_or_default();
     let bucket = || notice.name.to_string();
     let event = match notice.kind {
+        watch::NoticeKind::Happened(event) if event.exit().is_some_and(|exit| exit.initiator().is_some()) => {
+            let mut event = to_lifecycle(r#ref, &event);
+            if let Event::Down(down) = &mut event
+                && !caller.may(Verb::Admin.into(), &notice.name)
+            {
+                down.initiator.clear();
+            }
+            event
+        }
         watch::NoticeKind::Happened(event) => return told(r#ref, wire::Fact::Lifecycle(event), registry),
         watch::NoticeKind::Changed(change) => return told(r#ref, wire::Fact::Change(change), registry),
         watch::NoticeKind::Alive { at } => {
@@ -174,7 +189,8 @@ fn to_event(notice: watch::Notice, registry: &Registry) -> wire::Event {
             let exit = process::Exit::from(process::Reason::NoProc);
             let (reason, detail) = (to_reason(exit.reason).into(), exit.detail().to_owned());
             let (version, revision, time) = (0, at.revision.get(), Some(timestamp(at.time)));
-            Event::Down(pb::DownEvent { r#ref, bucket: bucket(), bucket_id, reason, detail, version, revision, time })
+            let (bucket, initiator) = (bucket(), String::new());
+            Event::Down(pb::DownEvent { r#ref, bucket, bucket_id, reason, detail, version, revision, time, initiator })
         }
         watch::NoticeKind::Put { entry, initial } => {
             let entry = Some(to_entry(entry, registry));
@@ -213,8 +229,8 @@ fn to_lifecycle(r#ref: u64, event: &registry::Event) -> pb::event::Event {
         }
         EventKind::Down(death) => {
             let (reason, detail) = (to_reason(death.exit.reason).into(), death.exit.detail().to_owned());
-            let version = death.version.0;
-            Event::Down(pb::DownEvent { r#ref, bucket, bucket_id, reason, detail, version, revision, time })
+            let (version, initiator) = (death.version.0, death.exit.initiator().unwrap_or_default().to_owned());
+            Event::Down(pb::DownEvent { r#ref, bucket, bucket_id, reason, detail, version, revision, time, initiator })
         }
     }
 }
@@ -265,6 +281,10 @@ impl Subject<'_> {
                 let words = format!("there are {limit} buckets, and no more are allowed");
                 Failure::new(Reason::TooManyBuckets, words).quota("buckets", limit)
             }
+            Error::OverQuota(OverQuota { limit }) => {
+                let words = format!("this identity has {limit} buckets, and no more are allowed");
+                Failure::new(Reason::TooManyBuckets, words).quota("identity", limit)
+            }
             Error::Bucket(error) => self.refusal(error),
             // Its own handler says more.
             Error::Transact(error) => Failure::new(Reason::Panic, error.to_string()),
@@ -311,6 +331,11 @@ impl Subject<'_> {
             bucket::Error::OverBudget(OverBudget { limit }) => {
                 let words = format!("all buckets together would take more than {limit} bytes");
                 Failure::new(Reason::OutOfMemory, words).quota("memory_bytes", limit)
+            }
+            bucket::Error::OverQuota(OverQuota { limit }) => {
+                let words =
+                    format!("the buckets of the identity that created this one would take more than {limit} bytes");
+                Failure::new(Reason::OutOfMemory, words).quota("identity", limit)
             }
         }
     }

@@ -7,6 +7,7 @@ use super::{
     status::Failure,
 };
 use crate::{
+    auth::{Caller, Verb},
     bucket::{Add, Delete, Get, Put, Scan, Touch, Values},
     name::Version,
     pb,
@@ -15,8 +16,8 @@ use crate::{
 };
 
 impl Buckets {
-    pub(super) fn put_entry(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Failure> {
-        let target = Target { name: self.name(&request.bucket)?, id: request.bucket_id };
+    pub(super) fn put_entry(&self, caller: &Caller, request: pb::PutRequest) -> Result<pb::PutResponse, Failure> {
+        let target = Target { name: self.name(caller, Verb::Write, &request.bucket)?, id: request.bucket_id };
         let put = Put {
             key: self.key(&request.key)?,
             value: value(request.value, self.registry.limits())?,
@@ -34,8 +35,8 @@ impl Buckets {
         Ok(pb::PutResponse { version: version.0, bucket_id: id.get() })
     }
 
-    pub(super) fn get_entry(&self, request: pb::GetRequest) -> Result<pb::GetResponse, Failure> {
-        let target = Target { name: self.name(&request.bucket)?, id: request.bucket_id };
+    pub(super) fn get_entry(&self, caller: &Caller, request: pb::GetRequest) -> Result<pb::GetResponse, Failure> {
+        let target = Target { name: self.name(caller, Verb::Read, &request.bucket)?, id: request.bucket_id };
         let get = Get { key: self.key(&request.key)? };
         let subject = Subject { bucket: &request.bucket, bucket_id: request.bucket_id, key: &request.key };
         let (id, slot) = self.registry.ask(target, get).map_err(|error| subject.failure(error))?;
@@ -48,8 +49,12 @@ impl Buckets {
         Ok(pb::GetResponse { entry: Some(entry), bucket_id: id.get() })
     }
 
-    pub(super) fn delete_entry(&self, request: &pb::DeleteRequest) -> Result<pb::DeleteResponse, Failure> {
-        let target = Target { name: self.name(&request.bucket)?, id: request.bucket_id };
+    pub(super) fn delete_entry(
+        &self,
+        caller: &Caller,
+        request: &pb::DeleteRequest,
+    ) -> Result<pb::DeleteResponse, Failure> {
+        let target = Target { name: self.name(caller, Verb::Write, &request.bucket)?, id: request.bucket_id };
         let delete = Delete { key: self.key(&request.key)?, expected: request.expected_version.map(Version) };
         let subject = Subject { bucket: &request.bucket, bucket_id: request.bucket_id, key: &request.key };
         let (id, deleted) = self.registry.ask(target, delete).map_err(|error| subject.failure(error))?;
@@ -60,16 +65,22 @@ impl Buckets {
         })
     }
 
-    pub(super) fn add_to_entry(&self, request: &pb::AddRequest) -> Result<pb::AddResponse, Failure> {
-        let target = Target { name: self.name(&request.bucket)?, id: request.bucket_id };
+    pub(super) fn add_to_entry(&self, caller: &Caller, request: &pb::AddRequest) -> Result<pb::AddResponse, Failure> {
+        let target = Target { name: self.name(caller, Verb::Write, &request.bucket)?, id: request.bucket_id };
         let add = Add { key: self.key(&request.key)?, delta: request.delta, ttl: ttl("ttl", request.ttl)? };
         let subject = Subject { bucket: &request.bucket, bucket_id: request.bucket_id, key: &request.key };
         let (id, (value, version)) = self.registry.ask(target, add).map_err(|error| subject.failure(error))?;
         Ok(pb::AddResponse { value, version: version.0, bucket_id: id.get() })
     }
 
-    pub(super) fn touch_entry(&self, request: &pb::TouchRequest) -> Result<pb::TouchResponse, Failure> {
-        let target = Target { name: self.name(&request.bucket)?, id: request.bucket_id };
+    pub(super) fn touch_entry(
+        &self,
+        caller: &Caller,
+        request: &pb::TouchRequest,
+    ) -> Result<pb::TouchResponse, Failure> {
+        // Without a key it is the bucket's own time.
+        let verb = if request.key.is_some() { Verb::Write } else { Verb::Lifecycle };
+        let target = Target { name: self.name(caller, verb, &request.bucket)?, id: request.bucket_id };
         let key = request.key.as_deref().map(|key| self.key(key)).transpose()?;
         let touch = Touch { key, ttl: ttl("ttl", request.ttl)? };
         let subject = Subject {
@@ -81,8 +92,8 @@ impl Buckets {
         Ok(pb::TouchResponse { expire_time: self.expire_time(due), bucket_id: id.get() })
     }
 
-    pub(super) fn scan_entries(&self, request: &pb::ScanRequest) -> Result<pb::ScanResponse, Failure> {
-        let target = Target { name: self.name(&request.bucket)?, id: request.bucket_id };
+    pub(super) fn scan_entries(&self, caller: &Caller, request: &pb::ScanRequest) -> Result<pb::ScanResponse, Failure> {
+        let target = Target { name: self.name(caller, Verb::Read, &request.bucket)?, id: request.bucket_id };
         let token = Token::decode(&request.page_token)?;
         let scan = Scan {
             prefix: &request.prefix,

@@ -9,6 +9,7 @@ use super::{
     status::{Failure, Reason},
 };
 use crate::{
+    auth::{Caller, Verb},
     bucket::Begin,
     name::Revision,
     pb,
@@ -17,11 +18,16 @@ use crate::{
 };
 
 impl Buckets {
-    pub(super) fn create_bucket(&self, request: &pb::CreateRequest) -> Result<pb::CreateResponse, Failure> {
-        let name = self.name(&request.bucket)?;
+    pub(super) fn create_bucket(
+        &self,
+        caller: &Caller,
+        request: &pb::CreateRequest,
+    ) -> Result<pb::CreateResponse, Failure> {
+        let name = self.name(caller, Verb::Lifecycle, &request.bucket)?;
         let life = Begin { ttl: ttl("ttl", request.ttl)?, idle_ttl: ttl("idle_ttl", request.idle_ttl)? };
         let subject = Subject { bucket: &request.bucket, bucket_id: None, key: "" };
-        let (bucket, created) = self.registry.create(name, life).map_err(|error| subject.failure(error))?;
+        let (bucket, created) =
+            self.registry.create_for(caller.owner(), name, life).map_err(|error| subject.failure(error))?;
         Ok(pb::CreateResponse {
             bucket: Some(to_bucket(&bucket, &self.registry)),
             created,
@@ -29,21 +35,26 @@ impl Buckets {
         })
     }
 
-    pub(super) fn lookup_bucket(&self, request: &pb::LookupRequest) -> Result<pb::LookupResponse, Failure> {
-        let name = self.name(&request.bucket)?;
+    pub(super) fn lookup_bucket(
+        &self,
+        caller: &Caller,
+        request: &pb::LookupRequest,
+    ) -> Result<pb::LookupResponse, Failure> {
+        let name = self.name(caller, Verb::Read, &request.bucket)?;
         let subject = Subject { bucket: &request.bucket, bucket_id: None, key: "" };
         let bucket = self.registry.lookup(name).map_err(|error| subject.failure(error))?;
         Ok(pb::LookupResponse { bucket: Some(to_bucket(&bucket, &self.registry)) })
     }
 
-    pub(super) fn list_buckets(&self, request: &pb::ListRequest) -> Result<pb::ListResponse, Failure> {
+    pub(super) fn list_buckets(&self, caller: &Caller, request: &pb::ListRequest) -> Result<pb::ListResponse, Failure> {
         let items_max = items_max(request.page_size)?;
         let token = Token::decode(&request.page_token)?
             .map(|token| token.of(self.registry.id(), &request.prefix, false))
             .transpose()?;
         let after = token.as_ref().map(|token| &*token.after);
         let subject = Subject { bucket: "", bucket_id: None, key: "" };
-        let page = self.registry.list(&request.prefix, after, items_max).map_err(|error| subject.failure(error))?;
+        let scopes = Self::scopes(caller, Verb::Read, &request.prefix)?;
+        let page = self.registry.list_among(&scopes, after, items_max).map_err(|error| subject.failure(error))?;
 
         let revision = token.map_or(page.revision.get(), |token| token.revision);
         let mut next_after = page.next_after;
@@ -68,9 +79,9 @@ impl Buckets {
         Ok(pb::ListResponse { buckets, next_page_token: next_page_token.unwrap_or_default(), revision })
     }
 
-    pub(super) fn stop_bucket(&self, request: &pb::StopRequest) -> Result<pb::StopResponse, Failure> {
-        let name = self.name(&request.bucket)?;
-        let exit = self.exit(request)?;
+    pub(super) fn stop_bucket(&self, caller: &Caller, request: &pb::StopRequest) -> Result<pb::StopResponse, Failure> {
+        let name = self.name(caller, Verb::Lifecycle, &request.bucket)?;
+        let exit = self.exit(request)?.by(caller.identity().cloned());
         let subject = Subject { bucket: &request.bucket, bucket_id: request.bucket_id, key: "" };
         let (id, revision) = self
             .registry

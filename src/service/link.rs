@@ -27,11 +27,13 @@ use tonic::Status;
 
 use super::{
     Buckets,
+    access::{Kind, Standing},
     convert::{Subject, duration, to_exit, ttl},
     status::{Failure, Reason},
     streams::Permit,
 };
 use crate::{
+    auth::Verb,
     bucket::Begin,
     limits::{LEASE_DEFAULT, LEASE_MAX, LEASE_MIN},
     link::{End, Life, LinkError, Linked, News, Trap},
@@ -122,18 +124,25 @@ const FOR_EVER: Begin = Begin { ttl: None, idle_ttl: None };
 
 impl Buckets {
     pub(super) fn link_buckets<R>(&self, requests: R, extensions: &Extensions) -> Result<LinkStream<R>, Failure> {
+        let standing = self.standing(extensions, Kind::Watching)?;
         let permit = self.streams.admit(extensions)?;
         let mut drain = self.links.drain.subscribe();
         Ok(LinkStream {
             requests,
-            life: Arc::new(Life::begin(self.registry.clone(), Arc::clone(&self.links.moving))),
+            life: Arc::new(Life::begin_for(
+                standing.caller().owner().cloned(),
+                self.registry.clone(),
+                Arc::clone(&self.links.moving),
+            )),
             lease: None,
             stage: Stage::First,
             // An error would mean that nobody is left who could say it.
             drain: Box::pin(async move { drop(drain.wait_for(|drain| *drain).await) }),
             timer: Box::pin(sleep(self.registry.limits().link_heartbeat)),
             buckets: self.clone(),
+            standing,
             permit,
+            denied: None,
         })
     }
 
@@ -153,7 +162,10 @@ pub struct LinkStream<R> {
     /// The longest silence.
     timer: Pin<Box<Sleep>>,
     buckets: Buckets,
+    standing: Standing,
     permit: Permit,
+    /// Why it ends, where it is the client's credential.
+    denied: Option<Failure>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -197,7 +209,11 @@ impl<R: Stream<Item = Result<pb::LinkRequest, Status>> + Unpin> LinkStream<R> {
         if self.stage == Stage::Over {
             return Poll::Ready(None);
         }
-        if self.stage != Stage::Moving && (self.permit.is_moving() || self.drain.poll_unpin(cx).is_ready()) {
+        if self.stage != Stage::Moving {
+            self.denied = self.standing.ended(cx);
+        }
+        let moves = self.denied.is_some() || self.permit.is_moving();
+        if self.stage != Stage::Moving && (moves || self.drain.poll_unpin(cx).is_ready()) {
             self.stage = Stage::Moving;
             let lease = self.lease.take().map_or(LEASE_DEFAULT, |lease| lease.length);
             self.buckets.links.keep(Arc::clone(&self.life), lease);
@@ -216,8 +232,11 @@ impl<R: Stream<Item = Result<pb::LinkRequest, Status>> + Unpin> LinkStream<R> {
                 }
                 Poll::Pending if self.stage == Stage::Moving => {
                     let words = "the server is draining: take the links over on another stream";
-                    let failure =
-                        if self.permit.is_moving() { Permit::moving() } else { Failure::new(Reason::Draining, words) };
+                    let failure = match self.denied.take() {
+                        Some(denied) => denied,
+                        None if self.permit.is_moving() => Permit::moving(),
+                        None => Failure::new(Reason::Draining, words),
+                    };
                     return Poll::Ready(Some(Err(failure.into())));
                 }
                 Poll::Pending => {}
@@ -273,7 +292,10 @@ impl<R: Stream<Item = Result<pb::LinkRequest, Status>> + Unpin> LinkStream<R> {
     }
 
     fn link(&self, request: &pb::LinkBucket) -> Result<Option<Response>, Failure> {
-        let target = Target { name: self.buckets.name(&request.bucket)?, id: request.bucket_id };
+        let target = Target {
+            name: self.buckets.name(self.standing.caller(), Verb::Lifecycle | Verb::Watch, &request.bucket)?,
+            id: request.bucket_id,
+        };
         let (mode, ttl) = (mode(request)?, ttl("ttl", request.ttl)?);
         let linked = match request.link_id {
             None => self.life.link(target, mode, Begin { ttl, idle_ttl: None }).map(Some),
@@ -300,7 +322,7 @@ impl<R: Stream<Item = Result<pb::LinkRequest, Status>> + Unpin> LinkStream<R> {
     }
 
     fn unlink(&self, request: &pb::UnlinkBucket) -> Result<Option<Response>, Failure> {
-        self.buckets.name(&request.bucket)?;
+        self.buckets.name(self.standing.caller(), Verb::Lifecycle | Verb::Watch, &request.bucket)?;
         let unlinked = self.life.unlink(&request.bucket, request.bucket_id);
         Ok(unlinked.is_ok().then_some(Response::Unlinked(pb::Unlinked {})))
     }

@@ -2,6 +2,7 @@
 //!
 //! It knows no socket. Every error of the core becomes a [`Failure`] here, and every [`Failure`] a status.
 
+mod access;
 pub mod allowance;
 pub mod codec;
 mod convert;
@@ -27,7 +28,8 @@ use self::{
     streams::LongStreams,
 };
 use crate::{
-    name::{BucketName, Invalid, Key},
+    auth::Auth,
+    name::{Invalid, Key},
     pb::{self, bucket_service_server::BucketService},
     registry::Registry,
     time_to_live::Due,
@@ -39,6 +41,8 @@ pub struct Buckets {
     registry: Registry,
     streams: LongStreams,
     links: Arc<Links>,
+    /// Who may do what; `None` where anyone may do anything.
+    auth: Option<Arc<Auth>>,
 }
 
 impl Buckets {
@@ -47,15 +51,18 @@ impl Buckets {
     pub fn new(registry: Registry) -> Self {
         let limits = registry.limits();
         let streams = LongStreams::new(limits.long_streams_max, limits.long_streams_total_max);
-        Self { registry, streams, links: Arc::default() }
+        Self { registry, streams, links: Arc::default(), auth: None }
+    }
+
+    /// Serves only whom these rules let, who are [identified](Auth::identify) before: a request of theirs has its [`Caller`](crate::auth::Caller) in its
+    /// extensions.
+    #[must_use]
+    pub fn guarded_by(self, auth: Option<Arc<Auth>>) -> Self {
+        Self { auth, ..self }
     }
 
     fn expire_time(&self, due: Due) -> Option<prost_types::Timestamp> {
         self.registry.wall(due).map(convert::timestamp)
-    }
-
-    fn name<'a>(&self, text: &'a str) -> Result<BucketName<'a>, Failure> {
-        BucketName::parse(text, self.registry.limits()).map_err(|why| invalid(Reason::InvalidName, "bucket", text, why))
     }
 
     fn key<'a>(&self, text: &'a str) -> Result<Key<'a>, Failure> {
@@ -89,47 +96,58 @@ impl BucketService for Buckets {
     type LinkStream = LinkStream<Streaming<pb::LinkRequest>>;
 
     async fn create(&self, request: Request<pb::CreateRequest>) -> Result<Response<pb::CreateResponse>, Status> {
-        answer(self.create_bucket(request.get_ref()))
+        let caller = self.caller(request.extensions())?;
+        answer(self.create_bucket(&caller, request.get_ref()))
     }
 
     async fn lookup(&self, request: Request<pb::LookupRequest>) -> Result<Response<pb::LookupResponse>, Status> {
-        answer(self.lookup_bucket(request.get_ref()))
+        let caller = self.caller(request.extensions())?;
+        answer(self.lookup_bucket(&caller, request.get_ref()))
     }
 
     async fn list(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {
-        answer(self.list_buckets(request.get_ref()))
+        let caller = self.caller(request.extensions())?;
+        answer(self.list_buckets(&caller, request.get_ref()))
     }
 
     async fn stop(&self, request: Request<pb::StopRequest>) -> Result<Response<pb::StopResponse>, Status> {
-        answer(self.stop_bucket(request.get_ref()))
+        let caller = self.caller(request.extensions())?;
+        answer(self.stop_bucket(&caller, request.get_ref()))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        answer(self.put_entry(request.into_inner()))
+        let caller = self.caller(request.extensions())?;
+        answer(self.put_entry(&caller, request.into_inner()))
     }
 
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
-        answer(self.get_entry(request.into_inner()))
+        let caller = self.caller(request.extensions())?;
+        answer(self.get_entry(&caller, request.into_inner()))
     }
 
     async fn delete(&self, request: Request<pb::DeleteRequest>) -> Result<Response<pb::DeleteResponse>, Status> {
-        answer(self.delete_entry(request.get_ref()))
+        let caller = self.caller(request.extensions())?;
+        answer(self.delete_entry(&caller, request.get_ref()))
     }
 
     async fn add(&self, request: Request<pb::AddRequest>) -> Result<Response<pb::AddResponse>, Status> {
-        answer(self.add_to_entry(request.get_ref()))
+        let caller = self.caller(request.extensions())?;
+        answer(self.add_to_entry(&caller, request.get_ref()))
     }
 
     async fn touch(&self, request: Request<pb::TouchRequest>) -> Result<Response<pb::TouchResponse>, Status> {
-        answer(self.touch_entry(request.get_ref()))
+        let caller = self.caller(request.extensions())?;
+        answer(self.touch_entry(&caller, request.get_ref()))
     }
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<pb::ScanResponse>, Status> {
-        answer(self.scan_entries(request.get_ref()))
+        let caller = self.caller(request.extensions())?;
+        answer(self.scan_entries(&caller, request.get_ref()))
     }
 
     async fn transact(&self, request: Request<pb::TransactRequest>) -> Result<Response<pb::TransactResponse>, Status> {
-        answer(self.transact_entries(request.get_ref()))
+        let caller = self.caller(request.extensions())?;
+        answer(self.transact_entries(&caller, request.get_ref()))
     }
 
     async fn pipeline(

@@ -19,6 +19,7 @@ use tonic::{Request, Status, Streaming};
 
 use super::{
     Buckets,
+    access::{Kind, Standing},
     status::{Failure, Reason},
     streams::Permit,
 };
@@ -34,8 +35,9 @@ impl Buckets {
         &self,
         request: Request<Streaming<pb::PipelineRequest>>,
     ) -> Result<PipelineStream, Failure> {
+        let standing = self.standing(request.extensions(), Kind::Working)?;
         let permit = self.streams.admit(request.extensions())?;
-        Ok(PipelineStream::new(self.clone(), request.into_inner(), permit))
+        Ok(PipelineStream::new(self.clone(), request.into_inner(), standing, permit))
     }
 }
 
@@ -54,6 +56,7 @@ pub struct PipelineStream<R = Streaming<pb::PipelineRequest>> {
     stage: Stage,
     /// Where it is woken for the drain.
     seat: Seat,
+    standing: Standing,
     permit: Permit,
 }
 
@@ -68,7 +71,7 @@ impl<R> PipelineStream<R>
 where
     R: Stream<Item = Result<pb::PipelineRequest, Status>> + Unpin,
 {
-    fn new(buckets: Buckets, requests: R, permit: Permit) -> Self {
+    fn new(buckets: Buckets, requests: R, standing: Standing, permit: Permit) -> Self {
         let seat = Seat::take(buckets.registry.clone(), Interest::Drain);
         Self {
             buckets,
@@ -79,6 +82,7 @@ where
             slice: PIPELINE_SLICE,
             stage: Stage::Open,
             seat,
+            standing,
             permit,
         }
     }
@@ -88,6 +92,9 @@ where
         // Asked before the requests, so that the drain wakes it. A message that is there then is left unread: nothing of it
         // was done, which is what DRAINING says. A client that was done anyway has its OK.
         let draining = self.seat.is_draining(cx);
+        if let Some(failure) = self.standing.ended(cx) {
+            return Poll::Ready(Err(failure.into()));
+        }
         let next = Pin::new(&mut self.requests).poll_next(cx)?;
         if matches!(next, Poll::Ready(None)) {
             return Poll::Ready(Ok(None));
@@ -138,19 +145,19 @@ where
         if let Some(from) = bucket_id_from {
             self.creates.address(&mut op, from)?;
         }
-        let buckets = &self.buckets;
+        let (buckets, caller) = (&self.buckets, self.standing.caller());
         Ok(match op {
-            Op::Create(request) => Answer::Create(buckets.create_bucket(&request)?),
-            Op::Lookup(request) => Answer::Lookup(buckets.lookup_bucket(&request)?),
-            Op::List(request) => Answer::List(buckets.list_buckets(&request)?),
-            Op::Stop(request) => Answer::Stop(buckets.stop_bucket(&request)?),
-            Op::Put(request) => Answer::Put(buckets.put_entry(request)?),
-            Op::Get(request) => Answer::Get(buckets.get_entry(request)?),
-            Op::Delete(request) => Answer::Delete(buckets.delete_entry(&request)?),
-            Op::Add(request) => Answer::Add(buckets.add_to_entry(&request)?),
-            Op::Touch(request) => Answer::Touch(buckets.touch_entry(&request)?),
-            Op::Scan(request) => Answer::Scan(buckets.scan_entries(&request)?),
-            Op::Transact(request) => Answer::Transact(buckets.transact_entries(&request)?),
+            Op::Create(request) => Answer::Create(buckets.create_bucket(caller, &request)?),
+            Op::Lookup(request) => Answer::Lookup(buckets.lookup_bucket(caller, &request)?),
+            Op::List(request) => Answer::List(buckets.list_buckets(caller, &request)?),
+            Op::Stop(request) => Answer::Stop(buckets.stop_bucket(caller, &request)?),
+            Op::Put(request) => Answer::Put(buckets.put_entry(caller, request)?),
+            Op::Get(request) => Answer::Get(buckets.get_entry(caller, request)?),
+            Op::Delete(request) => Answer::Delete(buckets.delete_entry(caller, &request)?),
+            Op::Add(request) => Answer::Add(buckets.add_to_entry(caller, &request)?),
+            Op::Touch(request) => Answer::Touch(buckets.touch_entry(caller, &request)?),
+            Op::Scan(request) => Answer::Scan(buckets.scan_entries(caller, &request)?),
+            Op::Transact(request) => Answer::Transact(buckets.transact_entries(caller, &request)?),
         })
     }
 

@@ -51,6 +51,11 @@ pub enum Reason {
     DeadlineExceeded,
     /// Of the health service alone: it does not know the service that was asked for.
     ServiceUnknown,
+    CredentialMissing,
+    CredentialUnknown,
+    CredentialExpired,
+    PermissionDenied,
+    PermissionsChanged,
 }
 
 impl Reason {
@@ -86,6 +91,11 @@ impl Reason {
             Self::Unimplemented => (Code::Unimplemented, "UNIMPLEMENTED"),
             Self::DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
             Self::ServiceUnknown => (Code::NotFound, "SERVICE_UNKNOWN"),
+            Self::CredentialMissing => (Code::Unauthenticated, "CREDENTIAL_MISSING"),
+            Self::CredentialUnknown => (Code::Unauthenticated, "CREDENTIAL_UNKNOWN"),
+            Self::CredentialExpired => (Code::Unauthenticated, "CREDENTIAL_EXPIRED"),
+            Self::PermissionDenied => (Code::PermissionDenied, "PERMISSION_DENIED"),
+            Self::PermissionsChanged => (Code::Aborted, "PERMISSIONS_CHANGED"),
         }
     }
 }

@@ -6,6 +6,7 @@ use super::{
     status::{Failure, Reason},
 };
 use crate::{
+    auth::{Caller, Verb, Verbs},
     bucket::{Check, Condition, Op, Place, Transact, TransactError},
     limits::OPS_MAX,
     name::Version,
@@ -14,8 +15,12 @@ use crate::{
 };
 
 impl Buckets {
-    pub(super) fn transact_entries(&self, request: &pb::TransactRequest) -> Result<pb::TransactResponse, Failure> {
-        let target = Target { name: self.name(&request.bucket)?, id: request.bucket_id };
+    pub(super) fn transact_entries(
+        &self,
+        caller: &Caller,
+        request: &pb::TransactRequest,
+    ) -> Result<pb::TransactResponse, Failure> {
+        let target = Target { name: self.name(caller, verbs(request), &request.bucket)?, id: request.bucket_id };
         let count = request.checks.len() + request.success.len() + request.failure.len();
         if count > OPS_MAX {
             let words = format!("the transaction has {count} checks and operations; {OPS_MAX} are allowed");
@@ -87,6 +92,18 @@ impl Buckets {
             }
         }
     }
+}
+
+/// What one has to be allowed: a check tells what is there as much as a get does.
+fn verbs(request: &pb::TransactRequest) -> Verbs {
+    use pb::transact_op::Op as Wire;
+    let reads = |op: &pb::TransactOp| matches!(op.op, Some(Wire::Get(_)));
+    let mut ops = request.success.iter().chain(&request.failure);
+    let read = (!request.checks.is_empty() || ops.clone().any(reads)).then_some(Verb::Read);
+    let write = ops.any(|op| !reads(op)).then_some(Verb::Write);
+    // One that does nothing still tells whether there is such a bucket.
+    let any = (read.is_none() && write.is_none()).then_some(Verb::Read);
+    read.into_iter().chain(write).chain(any).collect()
 }
 
 fn refused(request: &pb::TransactRequest, error: TransactError) -> Failure {

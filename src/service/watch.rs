@@ -13,12 +13,14 @@ use tonic::Status;
 
 use super::{
     Buckets,
+    access::{Kind, Standing},
     convert::{Subject, duration, to_watch_response},
     status::{Failure, Reason},
     streams::Permit,
     wire,
 };
 use crate::{
+    auth::{Caller, Verb, Verbs},
     bucket::Values,
     limits::{HEARTBEAT_DEFAULT, HEARTBEAT_MAX, HEARTBEAT_MIN},
     name::Revision,
@@ -34,7 +36,9 @@ impl Buckets {
         extensions: &Extensions,
     ) -> Result<WatchStream, Failure> {
         let (every, kinds) = (heartbeat(request)?, kinds(request)?);
-        let targets = self.targets(request)?;
+        let standing = self.standing(extensions, Kind::Watching)?;
+        let verbs = if request.entries { Verb::Watch | Verb::Read } else { Verb::Watch.into() };
+        let targets = self.targets(request, standing.caller(), verbs)?;
         let after = self.after(request)?;
         let initial = match (after, request.skip_initial) {
             (Some(revision), false) => Initial::After(revision),
@@ -45,16 +49,24 @@ impl Buckets {
         let permit = self.streams.admit(extensions)?;
         let registry = self.registry.clone();
         let watch = match &request.prefix {
-            Some(prefix) => Watch::prefix(registry, prefix, kinds, initial),
+            Some(prefix) => {
+                let scopes = Self::scopes(standing.caller(), verbs, prefix)?;
+                Watch::prefixes(registry, &scopes, kinds, initial)
+            }
             None if request.follow => Watch::follow(registry, &targets, kinds, initial),
             None => Watch::names(registry, &targets, kinds, initial),
         }
         .map_err(refused)?;
-        Ok(WatchStream { watch, every, timer: Box::pin(sleep(every)), permit })
+        Ok(WatchStream { watch, every, timer: Box::pin(sleep(every)), standing, permit })
     }
 
     /// The names or the incarnations; none for a prefix.
-    fn targets<'a>(&self, request: &'a pb::WatchRequest) -> Result<Vec<Target<'a>>, Failure> {
+    fn targets<'a>(
+        &self,
+        request: &'a pb::WatchRequest,
+        caller: &Caller,
+        verbs: Verbs,
+    ) -> Result<Vec<Target<'a>>, Failure> {
         let pb::WatchRequest { buckets, incarnations, prefix, .. } = request;
         if [!buckets.is_empty(), !incarnations.is_empty(), prefix.is_some()].map(usize::from).iter().sum::<usize>() != 1
         {
@@ -79,7 +91,7 @@ impl Buckets {
         let names = buckets.iter().map(|name| ("buckets", name, None));
         let lives = incarnations.iter().map(|life| ("incarnations", &life.bucket, Some(life.bucket_id)));
         let target = |(field, name, id): (&str, &'a String, _)| {
-            let name = self.name(name).map_err(|failure| failure.field(field))?;
+            let name = self.name(caller, verbs, name).map_err(|failure| failure.field(field))?;
             Ok(Target { name, id })
         };
         names.chain(lives).map(target).collect()
@@ -170,6 +182,7 @@ pub struct WatchStream {
     /// The longest silence.
     every: Duration,
     timer: Pin<Box<Sleep>>,
+    standing: Standing,
     permit: Permit,
 }
 
@@ -181,6 +194,9 @@ impl Stream for WatchStream {
         if this.permit.is_moving() {
             return Poll::Ready(Some(Err(resumable(Permit::moving(), this.watch.heartbeat().revision).into())));
         }
+        if let Some(failure) = this.standing.ended(cx) {
+            return Poll::Ready(Some(Err(resumable(failure, this.watch.heartbeat().revision).into())));
+        }
         let response = match Pin::new(&mut this.watch).poll_next(cx) {
             Poll::Ready(Some(Ok(response))) => response,
             Poll::Ready(Some(Err(end))) => return Poll::Ready(Some(Err(ended(end).into()))),
@@ -191,7 +207,7 @@ impl Stream for WatchStream {
             }
         };
         this.timer.as_mut().reset(Instant::now() + this.every);
-        Poll::Ready(Some(Ok(to_watch_response(response, this.watch.registry()))))
+        Poll::Ready(Some(Ok(to_watch_response(response, this.watch.registry(), this.standing.caller()))))
     }
 }
 

@@ -251,6 +251,7 @@ mod tests {
             version,
             revision,
             time: None,
+            initiator: String::new(),
         })
     }
 

@@ -81,13 +81,13 @@ impl From<Overrun> for Lost {
 }
 
 impl HistoryWatch {
-    pub(super) fn prefix(
+    pub(super) fn prefixes(
         registry: Registry,
-        prefix: &str,
+        prefixes: &[impl AsRef<str>],
         entries: Option<Entries<'_>>,
         initial: Initial,
     ) -> Result<Self, BeginError> {
-        Self::new(registry, Scope::Prefix(prefix.into()), entries, initial)
+        Self::new(registry, Scope::prefixes(prefixes), entries, initial)
     }
 
     pub(super) fn names(

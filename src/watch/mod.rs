@@ -158,10 +158,23 @@ impl Watch {
     /// # Errors
     /// [`BeginError`].
     pub fn prefix(registry: Registry, prefix: &str, kinds: Kinds<'_>, initial: Initial) -> Result<Self, BeginError> {
+        Self::prefixes(registry, &[prefix], kinds, initial)
+    }
+
+    /// The same, of names that begin with one of these.
+    ///
+    /// # Errors
+    /// [`BeginError`].
+    pub fn prefixes(
+        registry: Registry,
+        prefixes: &[impl AsRef<str>],
+        kinds: Kinds<'_>,
+        initial: Initial,
+    ) -> Result<Self, BeginError> {
         can_resume(&registry, initial)?;
         let wants_initial = kinds.created || kinds.entries.is_some_and(|entries| entries.put);
         let initial = if initial == Initial::Sent && !wants_initial { Initial::Skipped } else { initial };
-        Ok(Self::history(HistoryWatch::prefix(registry, prefix, kinds.entries, initial)?, kinds))
+        Ok(Self::history(HistoryWatch::prefixes(registry, prefixes, kinds.entries, initial)?, kinds))
     }
 
     /// Watches names for ever, whatever buckets have them.

@@ -4,6 +4,7 @@
 
 mod add;
 mod age;
+mod auth;
 mod bench;
 mod binary;
 mod cli;

@@ -341,6 +341,7 @@ impl Model {
             version: bucket.version,
             revision: self.revision,
             time: Some(timestamp(self.now)),
+            initiator: String::new(),
         }));
     }
 

@@ -46,6 +46,7 @@ pub(super) struct Job {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) authority: String,
     pub(super) tls: Option<Tls>,
+    pub(super) authorization: Option<String>,
     pub(super) timeout: Duration,
     pub(super) op: Op,
     pub(super) mode: Mode,
@@ -253,7 +254,11 @@ fn aborted(words: String) -> Error {
 /// The connection of this number, with its part of the count.
 fn lane(job: &Job, number: u32) -> io::Result<Lane> {
     let socket = Socket::connect(&job.addresses, job.tls.as_ref(), job.timeout)?;
-    let origin = Origin { authority: job.authority.clone(), is_https: job.tls.is_some() };
+    let origin = Origin {
+        authority: job.authority.clone(),
+        is_https: job.tls.is_some(),
+        authorization: job.authorization.clone(),
+    };
     let (nth, of) = (u64::from(number), u64::from(job.connections));
     let count = job.share.count.map(|count| count / of + u64::from(nth < count % of));
     let pace = Pace::new(Share { number: nth, of, count, ..job.share });

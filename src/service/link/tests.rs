@@ -16,6 +16,7 @@ use tonic_types::StatusExt as _;
 
 use super::*;
 use crate::{
+    auth::Caller,
     clock::SystemClock,
     hooks,
     limits::Limits,
@@ -44,7 +45,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let limits = Limits::default();
         let registry = Registry::start(limits.clone(), Arc::new(SystemClock::default()), "test".to_owned());
-        let options = Options { limits, drain_timeout: Duration::from_secs(8), tls: None, workers: 0 };
+        let options = Options { limits, drain_timeout: Duration::from_secs(8), tls: None, auth: None, workers: 0 };
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(async move {
             serve(listener, registry, options, async { drop(stopped.await) }).await;
@@ -491,7 +492,7 @@ mod without_sockets {
     }
 
     fn lives(buckets: &Buckets, bucket: &str) -> bool {
-        buckets.registry.lookup(buckets.name(bucket).unwrap()).is_ok()
+        buckets.registry.lookup(buckets.name(&Caller::anyone(), Verb::Read, bucket).unwrap()).is_ok()
     }
 
     #[tokio::test(start_paused = true)]

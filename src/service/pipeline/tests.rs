@@ -15,6 +15,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::*;
 use crate::{
+    auth::Caller,
     clock::SystemClock,
     limits::Limits,
     pb::bucket_service_client::BucketServiceClient,
@@ -42,8 +43,13 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let registry = registry();
-        let options =
-            Options { limits: Limits::default(), drain_timeout: Duration::from_secs(10), tls: None, workers: 0 };
+        let options = Options {
+            limits: Limits::default(),
+            drain_timeout: Duration::from_secs(10),
+            tls: None,
+            auth: None,
+            workers: 0,
+        };
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(serve(listener, registry.clone(), options, async { drop(stopped.await) }));
         Self { registry, address, stop: Some(stop), task }
@@ -480,10 +486,14 @@ async fn a_pipeline_is_told_of_the_drain() {
 async fn a_pipeline_is_a_long_stream() {
     let buckets = Buckets { streams: super::super::LongStreams::new(1, 1), ..Buckets::new(registry()) };
     let permit = buckets.streams.admit(&http::Extensions::new()).unwrap();
-    let pipeline = PipelineStream::new(buckets.clone(), stream::empty(), permit);
+    let pipeline = PipelineStream::new(buckets.clone(), stream::empty(), standing(&buckets), permit);
     assert!(buckets.streams.admit(&http::Extensions::new()).is_err());
     drop(pipeline);
     assert!(buckets.streams.admit(&http::Extensions::new()).is_ok());
+}
+
+fn standing(buckets: &Buckets) -> Standing {
+    buckets.standing(&http::Extensions::new(), Kind::Working).unwrap()
 }
 
 /// A stream over these requests, without a socket.
@@ -491,7 +501,12 @@ fn driven(
     buckets: &Buckets,
     requests: impl Stream<Item = Result<pb::PipelineRequest, Status>> + Unpin,
 ) -> PipelineStream<impl Stream<Item = Result<pb::PipelineRequest, Status>> + Unpin> {
-    PipelineStream::new(buckets.clone(), requests, buckets.streams.admit(&http::Extensions::new()).unwrap())
+    PipelineStream::new(
+        buckets.clone(),
+        requests,
+        standing(buckets),
+        buckets.streams.admit(&http::Extensions::new()).unwrap(),
+    )
 }
 
 /// The next response; between slices it goes on at once.
@@ -528,7 +543,7 @@ fn no_further_op_runs_while_a_response_waits() {
     let mut pipeline = driven(&buckets, requests);
     let version = || {
         let request = pb::LookupRequest { bucket: "b".to_owned() };
-        buckets.lookup_bucket(&request).unwrap().bucket.unwrap().version
+        buckets.lookup_bucket(&Caller::anyone(), &request).unwrap().bucket.unwrap().version
     };
 
     let mut answered = 0;
@@ -572,7 +587,7 @@ fn in_a_drain_the_message_at_hand_is_answered_and_the_next_is_not_run() {
     };
     assert_eq!(answered, [1, 0, 2, 3]);
     assert_eq!(reason(&end), "DRAINING");
-    assert!(buckets.lookup_bucket(&pb::LookupRequest { bucket: "b".to_owned() }).is_err());
+    assert!(buckets.lookup_bucket(&Caller::anyone(), &pb::LookupRequest { bucket: "b".to_owned() }).is_err());
 
     let mut done = driven(&buckets, stream::iter([]));
     assert!(next(&mut done).is_none(), "a client that has sent its last has its OK");

@@ -11,6 +11,9 @@ use super::{Broken, huffman::Huffman};
 /// The table that is used unless the other side allows only less.
 pub(super) const TABLE_BYTES: usize = 4_096;
 
+/// A value that is longer is written out each time: it would not leave room for the others.
+const INDEXED_BYTES_MAX: usize = 2_048;
+
 /// What a field takes in the table besides its bytes.
 const ENTRY_BYTES: usize = 32;
 
@@ -22,6 +25,7 @@ const SCHEME_HTTPS: u8 = 0x87;
 const AUTHORITY: usize = 1;
 const PATH: usize = 4;
 const CONTENT_TYPE: usize = 31;
+const AUTHORIZATION: usize = 23;
 
 #[rustfmt::skip]
 const STATIC: [(&str, &str); 61] = [
@@ -45,6 +49,7 @@ const STATIC: [(&str, &str); 61] = [
 pub(in crate::client::bench) struct Origin {
     pub(in crate::client::bench) authority: String,
     pub(in crate::client::bench) is_https: bool,
+    pub(in crate::client::bench) authorization: Option<String>,
 }
 
 /// Writes the fields of requests.
@@ -77,6 +82,10 @@ impl Encoder {
         self.field(PATH, path, path, to);
         self.field(CONTENT_TYPE, "content-type", "application/grpc", to);
         self.field(0, "te", "trailers", to);
+        if let Some(header) = self.origin.authorization.take() {
+            self.field(AUTHORIZATION, "authorization", &header, to);
+            self.origin.authorization = Some(header);
+        }
     }
 
     /// A field whose name is in the static table at `name_at`, or else is the mark.
@@ -84,7 +93,7 @@ impl Encoder {
         if let Some(at) = self.table.iter().position(|&there| there == mark) {
             return integer(0x80, 7, FIRST_OF_TABLE + self.table.len() - 1 - at, to);
         }
-        if self.uses_table {
+        if self.uses_table && value.len() <= INDEXED_BYTES_MAX {
             self.table.push(mark);
             integer(0x40, 6, name_at, to);
         } else {
@@ -219,8 +228,12 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_read_as_it_was_written_and_is_six_bytes_from_the_second_one_on() {
-        let origin = Origin { authority: "127.0.0.1:4040".to_owned(), is_https: true };
+    fn a_request_is_read_as_it_was_written_and_is_a_byte_a_field_from_the_second_one_on() {
+        let origin = Origin {
+            authority: "127.0.0.1:4040".to_owned(),
+            is_https: true,
+            authorization: Some("Bearer t".to_owned()),
+        };
         let (mut encoder, mut decoder) = (Encoder::new(origin), Decoder::new());
         let mut lengths = Vec::new();
         for path in ["/a", "/a", "/b", "/a"] {
@@ -233,17 +246,18 @@ mod tests {
                 &format!(":path: {path}"),
                 "content-type: application/grpc",
                 "te: trailers",
+                "authorization: Bearer t",
             ];
             assert_eq!(decoded(&mut decoder, &block), expected);
             lengths.push(block.len());
         }
-        assert_eq!((lengths[1], lengths[2], lengths[3]), (6, 9, 6));
+        assert_eq!((lengths[1], lengths[2], lengths[3]), (7, 10, 7));
     }
 
     #[test]
     fn where_the_other_side_has_no_room_for_a_table_everything_is_written_out() {
         let (mut encoder, mut decoder) =
-            (Encoder::new(Origin { authority: "h".to_owned(), is_https: false }), Decoder::new());
+            (Encoder::new(Origin { authority: "h".to_owned(), is_https: false, authorization: None }), Decoder::new());
         encoder.allow(0);
         for _ in 0..2 {
             let mut block = Vec::new();

@@ -34,7 +34,7 @@ fn message(bytes: &[u8]) -> Vec<u8> {
 
 /// One to which nothing was said yet, and which has nothing more to say.
 fn connection() -> Http2 {
-    let mut http = Http2::new(Origin { authority: "h".to_owned(), is_https: false });
+    let mut http = Http2::new(Origin { authority: "h".to_owned(), is_https: false, authorization: None });
     http.out.clear();
     http
 }
