@@ -42,6 +42,10 @@ pub struct Serve {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4040")]
     pub listen: SocketAddr,
 
+    /// The address of a port for operators, with /metrics; who reaches it is asked for nothing [default: none]
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
+
     /// From the signal to stop to the end of the process, at most: seconds, or a number with ms or s
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time(Duration::ZERO, YEAR))]
     pub drain_timeout: Duration,

@@ -51,6 +51,7 @@
 #[cfg(not(panic = "unwind"))]
 compile_error!("a panic ends one bucket, not the server: build with `panic = \"unwind\"`");
 
+pub mod admin;
 pub mod auth;
 pub mod bucket;
 pub mod budget;
@@ -62,6 +63,7 @@ pub mod followed;
 pub mod hooks;
 pub mod limits;
 pub mod link;
+pub mod metrics;
 pub mod name;
 #[allow(dead_code)] // each is used where a harness looks for it
 pub mod planted;

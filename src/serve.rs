@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::Signal,
@@ -17,21 +18,21 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use tokio_rustls::rustls::ServerConfig;
-
 use crate::{
+    admin,
     auth::Auth,
     clock::SystemClock,
     config::{Serve, Settings},
     followed::Followed,
     limits::ACCEPT_QUEUE_MAX,
+    metrics::Metrics,
     pb::bucket_service_server::BucketServiceServer,
     registry::Registry,
-    server::{self, Application, Options},
+    server::{self, Application, Options, meter::Meter},
     service::Buckets,
     signals, systemd,
     telemetry::{self, LogLevel},
-    tls,
+    tls::{self, Tls},
 };
 
 /// The arguments or the address are no good; as for any other command.
@@ -67,8 +68,7 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
     }
     let level = telemetry::install(config.log_format, &config.log_level)
         .map_err(|error| format!("there is no log to be had: {error}"))?;
-    let tls = tls::server(&config.tls)?.map(Arc::new);
-    let auth = config.auth.as_deref().map(Auth::new).transpose()?.map(Arc::new);
+    let files = Files::read(config)?;
     let unheard = |error| format!("signals can't be heard: {error}");
     let shutdown = signals::shutdown_signal().map_err(unheard)?;
     let hangup = signals::hangup().map_err(unheard)?;
@@ -77,6 +77,10 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
         Some(listener) => listener,
         None => listen(config.listen).map_err(refused)?,
     };
+    let admin = config.admin.map(|address| {
+        listen(address).map_err(|error| format!("can't listen on {address}: {error}; choose another with --admin"))
+    });
+    let admin = admin.transpose()?;
     let address = listener.local_addr().map_err(refused)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "listening");
     systemd::ready();
@@ -87,17 +91,54 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
 
     let registry = Registry::start(config.limits.clone(), Arc::new(SystemClock::default()), random_id());
     let Serve { limits, drain_timeout, workers, .. } = config.clone();
-    let options = Options { limits, drain_timeout, tls: tls.clone(), auth: auth.clone(), workers };
+    let meter = Arc::<Meter>::default();
+    let admin = match admin {
+        Some(listener) => {
+            let address = listener.local_addr().map_err(|error| format!("the admin port: {error}"))?;
+            tracing::info!(%address, "listening for operators");
+            let metrics = Metrics::new(registry.clone(), Arc::clone(&meter), files.tls.clone());
+            admin::serve(listener, metrics).left_future()
+        }
+        None => pending().right_future(),
+    };
+    let options = Options { limits, drain_timeout, tls: files.tls.clone(), auth: files.auth.clone(), meter, workers };
     let keep_alive = systemd::keep_alive(&registry);
     tokio::select! {
         ended = serve(listener, registry.clone(), options, shutdown) => Ok(match ended {
             Ended::Asked => ExitCode::SUCCESS,
             Ended::GaveUp => ExitCode::FAILURE,
         }),
-        never = read_again(hangup, &settings, read, &level, (tls.as_deref(), auth.as_deref())) => match never {},
-        never = async { match &tls { Some(tls) => tls.follow().await, None => pending().await } } => match never {},
-        never = async { match &auth { Some(auth) => auth.files().follow().await, None => pending().await } } => match never {},
+        never = read_again(hangup, &settings, read, &level, &files) => match never {},
+        never = files.follow() => match never {},
         never = keep_alive => match never {},
+        never = admin => match never {},
+    }
+}
+
+/// What the files say that are followed, where there are any.
+struct Files {
+    tls: Option<Arc<Followed<Tls>>>,
+    auth: Option<Arc<Auth>>,
+}
+
+impl Files {
+    fn read(config: &Serve) -> Result<Self, String> {
+        let auth = config.auth.as_deref().map(Auth::new).transpose()?;
+        Ok(Self { tls: tls::server(&config.tls)?.map(Arc::new), auth: auth.map(Arc::new) })
+    }
+
+    /// Takes what is new in them. What is wrong with it is in the log.
+    fn take_news(&self) {
+        let tls = self.tls.as_ref().map(|tls| tls.take_news(None));
+        let auth = self.auth.as_ref().map(|auth| auth.files().take_news(None));
+        drop((tls, auth));
+    }
+
+    /// The same as it comes, for ever.
+    async fn follow(&self) -> Infallible {
+        let tls = async { if let Some(tls) = &self.tls { tls.follow().await } else { pending().await } };
+        let auth = async { if let Some(auth) = &self.auth { auth.files().follow().await } else { pending().await } };
+        tokio::select! { never = tls => never, never = auth => never }
     }
 }
 
@@ -107,7 +148,7 @@ async fn read_again(
     settings: &Settings,
     read: impl Fn() -> Result<Settings, String>,
     level: &LogLevel,
-    (tls, auth): (Option<&Followed<ServerConfig>>, Option<&Auth>),
+    files: &Files,
 ) -> Infallible {
     loop {
         hangup.recv().await;
@@ -116,12 +157,7 @@ async fn read_again(
             Ok(new) => apply(&new, settings, level),
             Err(why) => tracing::error!(?why, "the configuration was not read again: all is as it was"),
         }
-        if let Some(tls) = tls {
-            tls.take_news(None).ok(); // it is in the log
-        }
-        if let Some(auth) = auth {
-            auth.files().take_news(None).ok();
-        }
+        files.take_news();
         systemd::ready();
     }
 }

@@ -6,6 +6,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use clap::{Args, ValueEnum};
@@ -16,7 +17,10 @@ use tokio_rustls::rustls::{
     server::{NoClientAuth, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
-use crate::followed::{Followed, read};
+use crate::{
+    auth::Certificate,
+    followed::{Followed, read},
+};
 
 /// What HTTP/2 is called in ALPN.
 const HTTP2: &[u8] = b"h2";
@@ -53,12 +57,21 @@ pub enum Clients {
     Optional,
 }
 
+/// The server's side.
+#[derive(Debug)]
+pub struct Tls {
+    /// What a handshake is made with.
+    pub config: Arc<ServerConfig>,
+    /// When the first of its certificates expires.
+    pub expires: Option<SystemTime>,
+}
+
 /// What the server's side of a handshake is made with, as the files say; `None` where there is to be no TLS.
 ///
 /// # Errors
 ///
 /// A line for the operator, which names the file.
-pub fn server(files: &Files) -> Result<Option<Followed<ServerConfig>>, String> {
+pub fn server(files: &Files) -> Result<Option<Followed<Tls>>, String> {
     let (Some(cert), Some(key)) = (files.tls_cert.clone(), files.tls_key.clone()) else { return Ok(None) };
     let (client_ca, clients) = (files.tls_client_ca.clone(), files.tls_clients);
     let paths: Vec<PathBuf> = [Some(cert), Some(key), client_ca].into_iter().flatten().collect();
@@ -68,7 +81,7 @@ pub fn server(files: &Files) -> Result<Option<Followed<ServerConfig>>, String> {
 }
 
 /// From the certificate, the key, and, for mutual TLS, the CAs.
-fn server_config(paths: &[PathBuf], contents: &[Vec<u8>], clients: Clients) -> Result<ServerConfig, String> {
+fn server_config(paths: &[PathBuf], contents: &[Vec<u8>], clients: Clients) -> Result<Tls, String> {
     let ([cert, key, more @ ..], [cert_pem, key_pem, more_pem @ ..]) = (paths, contents) else {
         return Err("a certificate and a key are needed".to_owned());
     };
@@ -83,12 +96,14 @@ fn server_config(paths: &[PathBuf], contents: &[Vec<u8>], clients: Clients) -> R
         }
         _ => Arc::new(NoClientAuth) as Arc<dyn ClientCertVerifier>,
     };
+    let chain = certificates(cert, cert_pem)?;
+    let expires = chain.iter().filter_map(Certificate::read).map(|certificate| certificate.until()).min();
     let builder = with_versions(ServerConfig::builder_with_provider(provider()))?.with_client_cert_verifier(verifier);
     let mut config = builder
-        .with_single_cert(certificates(cert, cert_pem)?, private_key(key, key_pem)?)
+        .with_single_cert(chain, private_key(key, key_pem)?)
         .map_err(|error| format!("{} and {}: {}", cert.display(), key.display(), mismatch(&error)))?;
     config.alpn_protocols = vec![HTTP2.to_vec()];
-    Ok(config)
+    Ok(Tls { config: Arc::new(config), expires })
 }
 
 /// What the client's side of a handshake is made with: whom it trusts (`None`: whom the system does), and its own certificate and key.

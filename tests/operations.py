@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""OPERATIONS.md speaks of each setting and of each line of the log that there is, and of no other.
+"""OPERATIONS.md speaks of each setting, each metric and each line of the log that there is, and of no other.
 
     tests/operations.py target/release/pail
 """
@@ -35,14 +35,15 @@ def logged():
 def main():
     pail = pail_to_test(__doc__, {})
     printed = subprocess.run([pail, "serve", "--print-config"], capture_output=True, text=True, check=True).stdout
-    there = logged() | {name: "" for name in SETTING.findall(printed)}
+    metrics = re.findall(r'(?:gauge|counters|info|encode_descriptor)\(\s*"([a-z_0-9]+)"|^        \("(process_[a-z_]+)"', (ROOT / "src/metrics.rs").read_text(), re.M)
+    there = {name or other: "" for name, other in metrics} | logged() | {name: "" for name in SETTING.findall(printed)}
     rows = ROW.findall((ROOT / "OPERATIONS.md").read_text())
     told = {name: level for names, level in rows for name in re.findall("`([^`]+)`", names)}
     wrong = [f"{text!r} ({level or 'a setting'}) is not told of" for text, level in there.items() if told.get(text) != level]
     wrong += [f"{text!r} ({level or 'a setting'}) is told of, and there is none" for text, level in told.items() if there.get(text) != level]
     if wrong:
         raise Wrong("OPERATIONS.md: " + "\n".join(wrong))
-    print(f"{len(there)} settings and lines of the log are told of")
+    print(f"{len(there)} settings, metrics and lines of the log are told of")
 
 
 if __name__ == "__main__":

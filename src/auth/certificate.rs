@@ -50,7 +50,8 @@ impl Certificate {
     }
 
     /// When it expires.
-    pub(super) fn until(&self) -> SystemTime {
+    #[must_use]
+    pub fn until(&self) -> SystemTime {
         self.until
     }
 }

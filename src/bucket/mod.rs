@@ -28,6 +28,7 @@ use crate::{
     limits::Limits,
     name::{BucketId, Key, Version},
     process::{Call, Context, Exit, GenServer, WeakProcess},
+    sync::AtomicUsize,
     time_to_live::{Alarms, Due, Timeline, Ttl},
     value::Value,
 };
@@ -39,6 +40,8 @@ pub struct Env {
     pub limits: Limits,
     /// The account that is charged.
     pub budget: Budget,
+    /// How many entries all buckets have.
+    pub entries: AtomicUsize,
     /// The time.
     pub timeline: Timeline,
     /// Who is to be woken when; with [`Tick`].

@@ -4,7 +4,12 @@
 //! What a change frees is given back when the whole call has succeeded: so what must be put back after a failure always
 //! has its room.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{
+    cmp::Ordering::{Equal, Greater, Less},
+    collections::BTreeMap,
+    ops::Bound,
+    sync::Arc,
+};
 
 use once_cell::race::OnceBox;
 
@@ -16,6 +21,7 @@ use crate::{
     name::{BucketId, Key, Version, page_begin},
     planted::{Bug, strikes},
     process::{Context, Reason},
+    sync::Ordering::Relaxed,
     time_to_live::{Due, Ttl},
     value::Value,
 };
@@ -115,7 +121,11 @@ impl Bucket {
     /// Gives back all that it was charged for, as its life ends, and says how much; its memory is freed when it is dropped.
     pub fn release(&mut self) -> usize {
         let bytes = self.charged;
-        self.discharge(bytes);
+        // What has no charge was released before, or is not there yet.
+        if bytes > 0 {
+            self.discharge(bytes);
+            self.env.entries.fetch_sub(self.entries.len(), Relaxed);
+        }
         if let Some(owner) = self.owner.take() {
             owner.buckets.give_back(1);
         }
@@ -403,6 +413,11 @@ impl Bucket {
             + new.as_ref().map_or(0, |slot| cost::value(&slot.value) + cost_of_due(key, slot.due));
         self.charge_for(had, has)?;
 
+        match after.cmp(&entries) {
+            Equal => {}
+            Greater => _ = self.env.entries.fetch_add(1, Relaxed),
+            Less => _ = self.env.entries.fetch_sub(1, Relaxed),
+        }
         let new_due = new.as_ref().map_or(Due::NEVER, |slot| slot.due);
         if old_due != new_due {
             self.times.get_or_insert_default().set(key, new_due);

@@ -21,6 +21,7 @@ impl Fixture {
         let clock = Arc::new(ManualClock::default());
         let env = Arc::new(Env {
             budget: Budget::new(limits.memory_bytes_max),
+            entries: AtomicUsize::new(0),
             timeline: Timeline::new(Arc::clone(&clock) as Arc<dyn Clock>),
             alarms: Alarms::default(),
             ring: Ring::new(limits.ring_bytes_max),

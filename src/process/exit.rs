@@ -25,6 +25,20 @@ pub enum Reason {
     Linked,
 }
 
+impl Reason {
+    /// All of them, each at its place.
+    pub const ALL: [Self; 8] = [
+        Self::Normal,
+        Self::Shutdown,
+        Self::Killed,
+        Self::Expired,
+        Self::Crashed,
+        Self::NoProc,
+        Self::NoConnection,
+        Self::Linked,
+    ];
+}
+
 impl fmt::Display for Reason {
     /// The contract's name for it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

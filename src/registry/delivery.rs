@@ -27,6 +27,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     queue: Mutex<VecDeque<(MonitorRef, Arc<Event>)>>,
+    /// How far a reader of the log is; 0 where that is not known.
+    reached: AtomicU64,
     waker: AtomicWaker,
 }
 
@@ -34,6 +36,18 @@ impl Inbox {
     /// Whom to wake when there is something.
     pub(crate) fn waker(&self) -> &AtomicWaker {
         &self.waker
+    }
+
+    /// Its reader of the log is there.
+    pub(crate) fn reached(&self, revision: Revision) {
+        self.reached.store(revision.get(), Ordering::Relaxed);
+    }
+
+    /// The first revision that it has not taken, of those up to `revision`.
+    fn next(&self, revision: Revision) -> Option<u64> {
+        let reached = self.reached.load(Ordering::Relaxed);
+        let waits = self.queue.lock().front().map(|(_, event)| event.revision.get());
+        waits.or((reached > 0 && reached < revision.get()).then_some(reached + 1))
     }
 
     /// Takes up to `events_max` events, fewer where they are more than `bytes_max`, oldest first; and the revision of the
@@ -195,6 +209,18 @@ impl Delivery {
 
     fn address(&self) -> usize {
         ptr::from_ref(self).addr()
+    }
+
+    /// How many watch, and by how many revisions the slowest of them is behind this one. Looked at anew each time.
+    pub(super) fn watchers(&self, revision: Revision) -> (usize, u64) {
+        // An inbox is not locked under the lock of all.
+        let all: Vec<Arc<Inbox>> = {
+            let watchers = self.watchers.lock();
+            let of = |interest: Interest| watchers[interest as usize].values().cloned();
+            of(Interest::Monitors).chain(of(Interest::Log)).collect()
+        };
+        let next = all.iter().filter_map(|inbox| inbox.next(revision)).min();
+        (all.len(), next.map_or(0, |next| (revision.get() + 1).saturating_sub(next)))
     }
 
     /// Whether more than one watcher wants to hear of events.

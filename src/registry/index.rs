@@ -65,6 +65,11 @@ impl Index {
         }
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().len()).sum()
+    }
+
     /// Every bucket, in no order.
     pub(super) fn all(&self) -> Vec<Process<Bucket>> {
         self.shards.iter().flat_map(|shard| shard.read().iter().cloned().collect::<Vec<_>>()).collect()

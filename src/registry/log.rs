@@ -10,7 +10,7 @@ use crate::{
     clock::Stamp,
     limits::{EVENT_FIXED_BYTES, Limits},
     name::{BucketId, Revision, Version},
-    process::Exit,
+    process::{Exit, Reason},
     sync::RwLock,
 };
 
@@ -92,6 +92,19 @@ impl Event {
 /// What its form on the wire has besides its texts, about, where no number is very large.
 const WIRE_BYTES: usize = 48;
 
+/// What has happened since the registry began, and how much of it is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Tally {
+    /// Events that are kept.
+    pub kept: usize,
+    /// Bytes that those take, about.
+    pub kept_bytes: usize,
+    /// Buckets that were created.
+    pub created: u64,
+    /// Buckets that are down, by reason.
+    pub down: [(Reason, u64); 8],
+}
+
 /// The log does not go back that far.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Compacted {
@@ -112,6 +125,9 @@ struct History {
     /// Contiguous, up to `revision`.
     events: VecDeque<Arc<Event>>,
     bytes: usize,
+    created: u64,
+    /// By reason.
+    down: [u64; Reason::ALL.len()],
 }
 
 impl Log {
@@ -120,14 +136,21 @@ impl Log {
         Self {
             events_max: limits.history_events_max,
             bytes_max: limits.history_bytes_max,
-            history: RwLock::new(History { revision: first, events: VecDeque::new(), bytes: 0 }),
+            history: RwLock::new(History {
+                revision: first,
+                events: VecDeque::new(),
+                bytes: 0,
+                created: 0,
+                down: [0; 8],
+            }),
         }
     }
 
-    /// How many events are kept.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.history.read().events.len()
+    /// What was written, and how much of it is kept.
+    pub(super) fn tally(&self) -> Tally {
+        let History { events, bytes, created, down, .. } = &*self.history.read();
+        let down = Reason::ALL.map(|reason| (reason, down[reason as usize]));
+        Tally { kept: events.len(), kept_bytes: *bytes, created: *created, down }
     }
 
     /// The last event's revision.
@@ -141,6 +164,10 @@ impl Log {
         let event = Arc::new(make(history.revision.next()));
         history.revision = event.revision;
         history.bytes += event.kept_bytes();
+        match event.exit() {
+            None => history.created += 1,
+            Some(exit) => history.down[exit.reason as usize] += 1,
+        }
         history.events.push_back(Arc::clone(&event));
         // The newest is kept whatever its size.
         while history.events.len() > self.events_max.max(1)

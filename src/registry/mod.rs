@@ -36,7 +36,7 @@ pub(crate) use self::{
 };
 pub use self::{
     error::Error,
-    log::{Compacted, Death, Event, EventKind},
+    log::{Compacted, Death, Event, EventKind, Tally},
     registrar::Mode,
 };
 use crate::{
@@ -50,7 +50,7 @@ use crate::{
     name::{BucketId, BucketName, Revision},
     planted::{Bug, strikes},
     process::{Call, CallError, Exit, Process, Reason, RestartBudget, Supervised, WeakProcess},
-    sync::{AtomicBool, Ordering},
+    sync::{AtomicBool, AtomicUsize, Ordering},
     time_to_live::{Alarms, Due, Timeline},
 };
 
@@ -97,6 +97,27 @@ pub struct Description {
     pub summary: Summary,
 }
 
+/// How much there is of everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
+    /// Living buckets.
+    pub buckets: usize,
+    /// What is in them.
+    pub entries: usize,
+    /// Bytes that they are charged for.
+    pub charged_bytes: usize,
+    /// Watches.
+    pub watchers: usize,
+    /// By how many revisions the slowest of them is behind.
+    pub lag: u64,
+    /// Monitors that wait for a death.
+    pub monitors: usize,
+    /// Bytes of changes that are kept for those who watch entries.
+    pub ring_bytes: usize,
+    /// What has happened, and how much of it is kept.
+    pub log: Tally,
+}
+
 /// A page of buckets.
 #[derive(Debug)]
 pub struct ListPage {
@@ -136,6 +157,7 @@ impl Registry {
             ended: AtomicBool::new(false),
             env: Arc::new(Env {
                 budget: Budget::new(limits.memory_bytes_max),
+                entries: AtomicUsize::new(0),
                 timeline: Timeline::new(Arc::clone(&clock)),
                 alarms: Alarms::default(),
                 ring: Ring::new(limits.ring_bytes_max),
@@ -188,6 +210,23 @@ impl Registry {
     #[must_use]
     pub fn monitors(&self) -> usize {
         self.shared.delivery.monitors()
+    }
+
+    /// How much there is of everything.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let Env { budget, entries, ring, .. } = &*self.shared.env;
+        let (watchers, lag) = self.shared.delivery.watchers(self.revision());
+        Figures {
+            buckets: self.shared.index.len(),
+            entries: entries.load(Ordering::Relaxed),
+            charged_bytes: budget.used(),
+            watchers,
+            lag,
+            monitors: self.monitors(),
+            ring_bytes: ring.bytes(),
+            log: self.shared.log.tally(),
+        }
     }
 
     /// A due time on the wall clock, since 1970; `None` for never.
@@ -398,14 +437,14 @@ impl Registry {
             for bucket in &page.buckets {
                 // Asked each time: a bucket may take its time to go.
                 if enough() {
-                    return Ok(self.shared.index.all().len());
+                    return Ok(self.shared.index.len());
                 }
                 let identity = bucket.identity();
                 // One that died meanwhile needs no stop.
                 drop(self.registrar(Stop { name: &identity.name, id: Some(identity.id.get()), exit: &exit })?);
             }
         }
-        Ok(self.shared.index.all().len())
+        Ok(self.shared.index.len())
     }
 
     /// Subscribes to what changes in buckets of these names, in those that live and those that come; and the revision up to

@@ -69,7 +69,7 @@ fn crash(registry: &Registry, bucket: &str) -> Result<(BucketId, Version), Error
 
 /// The whole log, in short.
 fn log(registry: &Registry) -> Vec<(String, Option<Reason>)> {
-    let oldest = Revision::new(registry.revision().get() - registry.shared.log.len() as u64);
+    let oldest = Revision::new(registry.revision().get() - registry.shared.log.tally().kept as u64);
     let events = registry.events(oldest, usize::MAX).unwrap();
     events
         .iter()

@@ -24,6 +24,7 @@ use tokio::{
 
 use super::{
     bell::{Bell, Rope},
+    meter,
     shed::Share,
     socket::Socket,
     turn::{self, BYTES_A_LOOK, LOOK, Turn},
@@ -202,7 +203,7 @@ where
             streams.look(looks.is_busy(socket));
             socket.look()?;
         }
-        share.begin();
+        let _turn = meter::Turn::begin(share.begin());
         for _ in 0..ROUNDS_MAX {
             rope.let_go();
             if let Poll::Ready(ended) = Pin::new(&mut *connection).poll(&mut rope.context()) {

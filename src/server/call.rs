@@ -22,13 +22,14 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::{Frame, SizeHint};
-use tonic::{Status, body::Body, codegen::BoxFuture};
+use tonic::{Code, Status, body::Body, codegen::BoxFuture};
 
 use super::{
     answer::Rest,
     deadline::Deadline,
     gate::{Admission, Door},
     intake::{self, Intake, Messages},
+    meter::Counted,
     router::{self, Handler, Router},
     shed, turn,
     unsent::Unsent,
@@ -86,7 +87,7 @@ impl Calls {
             // Nothing of ours runs yet: a generated service only makes a future here.
             Ok(()) => match self.router.find(request.uri().path()) {
                 Ok(route) => {
-                    ticket.method = Some(Arc::clone(route.path));
+                    ticket.counted = Some(route.method.starts());
                     let handler = match self.auth.as_ref().filter(|_| !ticket.is_for_anyone) {
                         None => (route.handler)(self.watched(request)),
                         Some(auth) => {
@@ -197,8 +198,8 @@ fn unsupported() -> Response<Body> {
 /// What a call carries from its first byte to its last.
 #[derive(Debug)]
 struct Ticket {
-    /// For the log.
-    method: Option<Arc<str>>,
+    /// A call of a method that there is.
+    counted: Option<Counted>,
     deadline: Option<Deadline>,
     admission: Option<Admission>,
     /// Whoever it is that calls.
@@ -217,7 +218,7 @@ struct Ticket {
 impl Ticket {
     fn new(open: Arc<Open>) -> Self {
         Self {
-            method: None,
+            counted: None,
             deadline: None,
             admission: None,
             is_for_anyone: false,
@@ -250,8 +251,15 @@ impl Ticket {
         }
     }
 
+    /// Takes note of how the call ends, where these headers say it.
+    fn ends(&mut self, headers: &HeaderMap) {
+        if let (Some(counted), Some(status)) = (&mut self.counted, headers.get(Status::GRPC_STATUS)) {
+            counted.ends(Code::from_bytes(status.as_bytes()));
+        }
+    }
+
     fn panicked(&self, panic: &(dyn Any + Send)) -> Failure {
-        let method = self.method.as_deref();
+        let method = self.counted.as_ref().map(|counted| &*counted.method.path);
         tracing::error!(?method, panic = ?panic_message(panic), "a call panicked");
         Failure::new(Reason::Panic, "a fault of the server ended this call; other calls go on")
     }
@@ -292,6 +300,10 @@ impl Future for Call {
         this.state = State::Answered(Response::default());
         let Some(ticket) = this.ticket.take() else { return Poll::Pending };
         turn::told(0);
+        let mut ticket = ticket;
+        if http_body::Body::is_end_stream(response.body()) {
+            ticket.ends(response.headers());
+        }
         Poll::Ready(Ok(response.map(|body| CallBody { body, rest: None, ticket })))
     }
 }
@@ -339,7 +351,9 @@ impl http_body::Body for CallBody {
         (this.body, this.rest) = (Body::empty(), None);
         this.ticket.deadline = None;
         turn::told(0);
-        Poll::Ready(Some(Ok(Frame::trailers(trailers(&failure)))))
+        let trailers = trailers(&failure);
+        this.ticket.ends(&trailers);
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -362,7 +376,12 @@ impl CallBody {
                 Frame::data(piece)
             }
             (Ok(bytes), None) => Frame::data(bytes),
-            (Err(frame), _) => frame,
+            (Err(frame), _) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.ticket.ends(trailers);
+                }
+                frame
+            }
         };
         turn::told(frame.data_ref().map_or(0, Bytes::len));
         Ok(frame)

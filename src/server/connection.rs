@@ -3,7 +3,8 @@
 //! It knows nothing of gRPC beyond a future for each request.
 
 use std::{
-    io,
+    error::Error,
+    fmt, io,
     pin::pin,
     sync::{
         Arc, Weak,
@@ -23,6 +24,9 @@ use tokio::{
 use super::{
     beside::{Begun, WithStreams},
     call::{Calls, Open},
+    guard::Cut,
+    meter::{Ending, Meter, OpenConnection},
+    seldom::Seldom,
     shed::Share,
     socket::Socket,
     stream::Opening,
@@ -69,6 +73,9 @@ pub(super) async fn turned(stop: &mut watch::Receiver<bool>) {
 #[derive(Clone, Debug)]
 pub(super) struct Http {
     opening: Opening,
+    meter: Arc<Meter>,
+    /// Of those that did not open, or were cut.
+    refused: Arc<Seldom>,
     streams_max: u32,
     idle_max: Duration,
     age_max: Option<Duration>,
@@ -77,15 +84,37 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(limits: &Limits, opening: Opening) -> Self {
+    pub(super) fn new(limits: &Limits, opening: Opening, meter: Arc<Meter>) -> Self {
         let streams_max = u32::try_from(limits.streams_max).unwrap_or(u32::MAX);
         Self {
             opening,
+            meter,
+            refused: Arc::default(),
             streams_max,
             idle_max: limits.connection_idle_max,
             age_max: limits.connection_age_max,
             age_grace: limits.connection_age_grace,
             queue_time_max: limits.queue_time_max,
+        }
+    }
+
+    /// Takes note of a client that is sent away.
+    fn refuse(&self, connection: &mut OpenConnection, ending: Ending, why: &dyn fmt::Display) {
+        connection.ends(ending);
+        if let Some(count) = self.refused.count() {
+            tracing::info!(count, last = %why, "clients were sent away");
+        }
+    }
+
+    /// Takes note of a connection that has ended by itself.
+    fn ended(&self, connection: &mut OpenConnection, ended: io::Result<()>) {
+        log_end(&ended);
+        match ended {
+            Ok(()) => connection.ends(Ending::Closed),
+            Err(error) => match cut(&error) {
+                Some(cut) => self.refuse(connection, cut.into(), &cut),
+                None => connection.ends(Ending::Failed),
+            },
         }
     }
 
@@ -109,6 +138,7 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }
+    let mut counted = http.meter.connections.opened(&http.meter);
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, NOT_READING_MS) {
         tracing::debug!(%error, "TCP_USER_TIMEOUT was not set");
@@ -118,8 +148,8 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
         () = turned(&mut stop) => return,
         opened = timeout(FIRST_WORD, http.opening.open(stream)) => match opened {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%error, "a connection did not open"),
-            Err(_) => return tracing::debug!(after = ?FIRST_WORD, "a connection did not open in time"),
+            Ok(Err(error)) => return http.refuse(&mut counted, Ending::NotOpened, &error),
+            Err(_) => return http.refuse(&mut counted, Ending::NotOpened, &format_args!("nothing was said for {FIRST_WORD:?}")),
         },
     };
 
@@ -146,10 +176,14 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     let mut connection = pin!(WithStreams::new(connection, begun, socket.clone(), share));
     let age_max = http.age_max.map(|age| give_or_take_a_tenth(age, getrandom::u32().unwrap_or(u32::MAX / 2)));
     let grace = tokio::select! {
-        ended = connection.as_mut() => return log_end(ended),
+        ended = connection.as_mut() => return http.ended(&mut counted, ended),
         // One that is not used is a place that others wait for, and a client that is gone may have left it behind a proxy.
-        () = unused(&open, &begun_calls, http.idle_max) => None,
+        () = unused(&open, &begun_calls, http.idle_max) => {
+            counted.ends(Ending::Idle);
+            None
+        }
         () = after(age_max) => {
+            counted.ends(Ending::Age);
             long_streams.leave();
             connection.as_mut().poll_all();
             Some(http.age_grace)
@@ -165,7 +199,7 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     let (mut idle, mut bytes) = (false, socket.passed());
     loop {
         tokio::select! {
-            ended = connection.as_mut() => return log_end(ended),
+            ended = connection.as_mut() => return log_end(&ended),
             () = &mut cut => return,
             () = sleep(GOODBYE) => {}
         }
@@ -203,7 +237,18 @@ async fn unused(open: &Weak<Open>, begun_calls: &AtomicUsize, idle_max: Duration
     }
 }
 
-fn log_end(ended: io::Result<()>) {
+/// The guard's reason, where it was the guard's doing.
+fn cut(error: &(dyn Error + 'static)) -> Option<Cut> {
+    let inner =
+        error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).map(|inner| inner as &(dyn Error + 'static));
+    match (error.downcast_ref::<Cut>(), inner.or_else(|| error.source())) {
+        (Some(cut), _) => Some(*cut),
+        (None, Some(source)) => self::cut(source),
+        (None, None) => None,
+    }
+}
+
+fn log_end(ended: &io::Result<()>) {
     if let Err(error) = ended {
         // Clients go away in many ways, and none is the server's fault.
         tracing::debug!(%error, "a connection ended");

@@ -15,7 +15,9 @@ mod gate;
 mod guard;
 mod health;
 mod intake;
+pub mod meter;
 mod router;
+mod seldom;
 mod shed;
 mod socket;
 mod stream;
@@ -33,12 +35,12 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
 };
-use tokio_rustls::rustls::ServerConfig;
 
 use self::{
-    call::Calls, connection::Http, gate::Gate, health::Health, router::Router, stream::Opening, workers::Workers,
+    call::Calls, connection::Http, gate::Gate, health::Health, meter::Meter, router::Router, stream::Opening,
+    workers::Workers,
 };
-use crate::{auth::Auth, followed::Followed, limits::Limits, service::allowance::Allowance};
+use crate::{auth::Auth, followed::Followed, limits::Limits, service::allowance::Allowance, tls::Tls};
 
 pub use self::router::GrpcService;
 
@@ -65,9 +67,11 @@ pub struct Options {
     /// From the signal to the return of [`serve`], at most.
     pub drain_timeout: Duration,
     /// With it, every connection begins with a handshake.
-    pub tls: Option<Arc<Followed<ServerConfig>>>,
+    pub tls: Option<Arc<Followed<Tls>>>,
     /// With it, every call but those for health begins with a look at who calls.
     pub auth: Option<Arc<Auth>>,
+    /// What counts its calls and its connections.
+    pub meter: Arc<Meter>,
     /// Threads that serve connections, each with a runtime of its own; with 0 they are tasks of the runtime that [`serve`] is
     /// called on.
     pub workers: usize,
@@ -84,19 +88,20 @@ pub async fn serve(
     options: Options,
     shutdown: impl Future<Output = ()>,
 ) {
-    let Options { limits, drain_timeout, tls, auth, workers } = options;
+    let Options { limits, drain_timeout, tls, auth, meter, workers } = options;
     let workers = Workers::start(workers, limits.connections_max);
     let health = Health::new();
     let gate = Gate::default();
     let allowances = [limits.undecoded_bytes_max, limits.untaken_bytes_max].map(Allowance::new);
+    meter.holds(&allowances);
     let calls = || {
-        let router = Router::new(application.service(), health.clone());
+        let router = Router::new(application.service(), health.clone(), &meter);
         Arc::new(Calls::new(router, gate.door(), auth.clone(), allowances.clone(), limits.message_bytes_max))
     };
     let calls = (0..workers.count()).map(|_| calls()).collect();
     let (stop, stopped) = watch::channel(false);
 
-    let http = Http::new(&limits, Opening::new(tls, limits.handshakes_max));
+    let http = Http::new(&limits, Opening::new(tls, limits.handshakes_max), Arc::clone(&meter));
     let connections = acceptor::serve(listener, workers, calls, (limits.connections_max, http), stopped);
     let drain = async {
         shutdown.await;

@@ -11,7 +11,10 @@ use tonic_reflection::{
     server::Builder,
 };
 
-use super::health::Health;
+use super::{
+    health::Health,
+    meter::{Meter, Method},
+};
 use crate::{
     pb::{self, health::health_server::HealthServer},
     service::status::{Failure, Reason, quoted},
@@ -56,41 +59,41 @@ pub(super) struct Router(Vec<Service>);
 
 struct Service {
     name: &'static str,
-    /// Sorted; each with its path, for the log.
-    methods: Vec<(String, Arc<str>)>,
+    /// Sorted; each with what counts its calls.
+    methods: Vec<(String, Arc<Method>)>,
     handler: Handler,
 }
 
 /// Where a call goes.
 pub(super) struct Route<'a> {
-    pub(super) path: &'a Arc<str>,
+    pub(super) method: &'a Arc<Method>,
     /// The handler behind it runs when the answer is polled.
     pub(super) handler: &'a Handler,
 }
 
 impl Router {
     /// The application's service first, then health and both versions of reflection.
-    pub(super) fn new(service: impl GrpcService, health: Health) -> Self {
+    pub(super) fn new(service: impl GrpcService, health: Health, meter: &Meter) -> Self {
         let mut router = Self(Vec::new());
-        router.add(service);
-        router.add(HealthServer::new(health).max_decoding_message_size(usize::MAX));
+        router.add(service, meter);
+        router.add(HealthServer::new(health).max_decoding_message_size(usize::MAX), meter);
         // The set is a part of this program; only a set that can't be read is refused.
         let reflection = || Builder::configure().register_encoded_file_descriptor_set(pb::DESCRIPTOR_SET);
         match (reflection().build_v1(), reflection().build_v1alpha()) {
             (Ok(v1), Ok(v1alpha)) => {
-                router.add(v1);
-                router.add(v1alpha);
+                router.add(v1, meter);
+                router.add(v1alpha, meter);
             }
             (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "no reflection"),
         }
         router
     }
 
-    fn add<S: GrpcService>(&mut self, service: S) {
+    fn add<S: GrpcService>(&mut self, service: S, meter: &Meter) {
         // Generated services are always ready, and made to be cloned: there is nothing to poll first.
         let handler: Handler = Arc::new(move |request| service.clone().call(request));
-        let path = |method: String| (method.clone(), format!("/{}/{method}", S::NAME).into());
-        self.0.push(Service { name: S::NAME, methods: methods(S::NAME).into_iter().map(path).collect(), handler });
+        let counted = |method: String| (method.clone(), meter.method(format!("/{}/{method}", S::NAME)));
+        self.0.push(Service { name: S::NAME, methods: methods(S::NAME).into_iter().map(counted).collect(), handler });
     }
 
     /// Where a request of this path goes.
@@ -100,7 +103,7 @@ impl Router {
             return Err(unknown("service", name, self.0.iter().map(|service| service.name)));
         };
         match service.methods.binary_search_by(|(known, _)| known.as_str().cmp(method)) {
-            Ok(at) => Ok(Route { path: &service.methods[at].1, handler: &service.handler }),
+            Ok(at) => Ok(Route { method: &service.methods[at].1, handler: &service.handler }),
             Err(_) => Err(unknown("method", method, service.methods.iter().map(|(known, _)| known.as_str()))),
         }
     }

@@ -185,9 +185,11 @@ impl Share {
         Self { round_max, debt: Duration::ZERO, last: Instant::now(), window: 0 }
     }
 
-    /// Begins a turn of the connection: [`has_room`] is about it from here on.
-    pub(super) fn begin(&mut self) {
-        self.begin_at(Instant::now(), cpu_time);
+    /// Begins a turn of the connection, and says when that is: [`has_room`] is about it from here on.
+    pub(super) fn begin(&mut self) -> Instant {
+        let now = Instant::now();
+        self.begin_at(now, cpu_time);
+        now
     }
 
     fn begin_at(&mut self, now: Instant, cpu: impl FnOnce() -> Duration) {

@@ -12,14 +12,14 @@ use tokio::{
     net::TcpStream,
     sync::Semaphore,
 };
-use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::{auth::Certificate, followed::Followed};
+use crate::{auth::Certificate, followed::Followed, tls::Tls};
 
 /// How connections open.
 #[derive(Clone, Debug)]
 pub(super) struct Opening {
-    tls: Option<Arc<Followed<ServerConfig>>>,
+    tls: Option<Arc<Followed<Tls>>>,
     /// One place for each handshake that is under way: each is work, and memory, for who has not said yet who it is.
     handshakes: Arc<Semaphore>,
 }
@@ -33,7 +33,7 @@ pub(super) enum Stream {
 }
 
 impl Opening {
-    pub(super) fn new(tls: Option<Arc<Followed<ServerConfig>>>, handshakes_max: usize) -> Self {
+    pub(super) fn new(tls: Option<Arc<Followed<Tls>>>, handshakes_max: usize) -> Self {
         Self { tls, handshakes: Arc::new(Semaphore::new(handshakes_max)) }
     }
 
@@ -46,7 +46,7 @@ impl Opening {
         tcp.readable().await?;
         let Some(tls) = &self.tls else { return Ok(Stream::Plain(tcp)) };
         let place = self.handshakes.acquire().await.map_err(io::Error::other)?;
-        let mut stream = TlsAcceptor::from(tls.get()).accept(tcp).await?;
+        let mut stream = TlsAcceptor::from(Arc::clone(&tls.get().config)).accept(tcp).await?;
         drop(place);
         // What it holds back: an answer is sent on, and not kept for a client that does not read.
         stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));

@@ -3,7 +3,12 @@
 //! This is the only file that makes a [`Status`]. The reasons and their codes are the error table of the contract; the
 //! details follow <https://aip.dev/193>.
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use prost::Message as _;
 use tonic::{Code, Status};
@@ -59,6 +64,56 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them, each at its place.
+    pub const ALL: [Self; 34] = [
+        Self::InvalidName,
+        Self::InvalidKey,
+        Self::InvalidValue,
+        Self::InvalidOption,
+        Self::InvalidPageToken,
+        Self::InvalidMessage,
+        Self::TooLarge,
+        Self::BucketNotFound,
+        Self::KeyNotFound,
+        Self::BucketExists,
+        Self::WrongType,
+        Self::VersionMismatch,
+        Self::IntegerOverflow,
+        Self::RevisionCompacted,
+        Self::RevisionUnknown,
+        Self::TooManyBuckets,
+        Self::TooManyEntries,
+        Self::OutOfMemory,
+        Self::TooManyStreams,
+        Self::WatcherLagged,
+        Self::BucketCrashed,
+        Self::LinkedExit,
+        Self::Draining,
+        Self::Moving,
+        Self::Overloaded,
+        Self::Panic,
+        Self::Unimplemented,
+        Self::DeadlineExceeded,
+        Self::ServiceUnknown,
+        Self::CredentialMissing,
+        Self::CredentialUnknown,
+        Self::CredentialExpired,
+        Self::PermissionDenied,
+        Self::PermissionsChanged,
+    ];
+
+    /// How often it was said, in this process.
+    #[must_use]
+    pub fn count(self) -> u64 {
+        SAID[self as usize].load(Relaxed)
+    }
+
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.wire().1
+    }
+
     /// The code and the name on the wire.
     const fn wire(self) -> (Code, &'static str) {
         match self {
@@ -99,6 +154,9 @@ impl Reason {
         }
     }
 }
+
+/// How often each was said.
+static SAID: [AtomicU64; Reason::ALL.len()] = [const { AtomicU64::new(0) }; Reason::ALL.len()];
 
 /// An error on its way to a client.
 ///
@@ -161,6 +219,7 @@ impl Failure {
 
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
+        SAID[failure.reason as usize].fetch_add(1, Relaxed);
         let (code, reason) = failure.reason.wire();
         let mut details = failure.details;
         details.set_error_info(reason, DOMAIN, failure.metadata);
@@ -219,6 +278,14 @@ mod tests {
 
         assert!(status.details().len() < 200);
         assert_eq!(status.get_error_details().error_info().unwrap().reason, "KEY_NOT_FOUND");
+    }
+
+    #[test]
+    fn each_reason_is_at_its_place_and_counted_when_it_is_said() {
+        assert!(Reason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
+        let before = Reason::ServiceUnknown.count();
+        drop(Status::from(Failure::new(Reason::ServiceUnknown, "")));
+        assert!(Reason::ServiceUnknown.count() > before);
     }
 
     #[test]

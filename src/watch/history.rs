@@ -136,6 +136,7 @@ impl HistoryWatch {
             Initial::After(revision) => (revision, replay(entries.is_some())),
             Initial::ChangesAfter(revision) => (revision, replay(false)),
         };
+        seat.inbox.reached(cursor);
         Ok(Self { seat, scope, entries, began: goal, cursor, goal, told, monitors: Vec::new() })
     }
 
@@ -351,6 +352,7 @@ impl HistoryWatch {
                 break;
             }
             self.cursor = event.revision;
+            self.seat.inbox.reached(self.cursor);
             let refs = self.scope.refs(&event.name);
             if refs.is_empty() {
                 continue;

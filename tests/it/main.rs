@@ -20,6 +20,7 @@ mod lag;
 mod lifecycle;
 mod limits;
 mod link_command;
+mod metrics;
 mod paging;
 mod promise;
 mod random;

@@ -98,9 +98,14 @@ func rules(all manifests) []rule {
 	grpc := func(probe *corev1.Probe) bool {
 		return probe != nil && probe.GRPC != nil && probe.GRPC.Port == pail.Ports[0].ContainerPort
 	}
+	named := true
 	var clients []networkingv1.NetworkPolicyPeer
 	for _, ingress := range all.policy.Spec.Ingress {
-		clients = append(clients, ingress.From...)
+		from := ingress.From
+		named = named && len(from) == 1 && from[0].PodSelector != nil && len(from[0].PodSelector.MatchLabels) == 1 && len(ingress.Ports) == 1
+		if named && ingress.Ports[0].Port.String() == "grpc" {
+			clients = append(clients, from...)
+		}
 	}
 	var bytesMax int64
 	fmt.Sscan(env["PAIL_MEMORY_BYTES_MAX"], &bytesMax)
@@ -121,7 +126,7 @@ func rules(all manifests) []rule {
 		{"it has no token of the cluster's", is(pod.AutomountServiceAccountToken, false)},
 		{"memory has a limit, four times what is charged", bytesMax > 0 && 4*bytesMax <= pail.Resources.Limits.Memory().Value()},
 		{"the policy is about it", maps.Equal(all.policy.Spec.PodSelector.MatchLabels, all.pail.Spec.Selector.MatchLabels)},
-		{"only who says so may reach it", len(clients) == 1 && len(clients[0].PodSelector.MatchLabels) == 1},
+		{"only who says so may reach it, and its calls only from its own namespace", named && len(clients) == 1 && clients[0].NamespaceSelector == nil},
 	}
 }
 

@@ -48,6 +48,7 @@ impl Server {
             drain_timeout: Duration::from_secs(10),
             tls: None,
             auth: None,
+            meter: Arc::default(),
             workers: 0,
         };
         let (stop, stopped) = oneshot::channel();
