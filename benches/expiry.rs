@@ -69,8 +69,15 @@ async fn measure() {
     let address = format!("http://{}", listener.local_addr().unwrap());
     let limits = Limits::default();
     let registry = Registry::start(limits.clone(), Arc::new(SystemClock::default()), "expiry".to_owned());
-    let options =
-        Options { limits, drain_timeout: Duration::ZERO, tls: None, auth: None, meter: Arc::default(), workers: 0 };
+    let options = Options {
+        limits,
+        drain_timeout: Duration::ZERO,
+        tls: None,
+        auth: None,
+        meter: Arc::default(),
+        traces: None,
+        workers: 0,
+    };
     let serving = tokio::spawn(serve(listener, registry.clone(), options, pending()));
 
     let start = Instant::now();

@@ -62,6 +62,14 @@ pub struct Serve {
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
 
+    /// Where spans of calls are sent to by OTLP: the address of a collector, such as http://127.0.0.1:4317 [default: none]
+    #[arg(long, value_name = "URL", help_heading = "Traces")]
+    pub otlp: Option<http::Uri>,
+
+    /// Which part of the calls is traced whose clients have not decided: 0 is none, 1 is all
+    #[arg(long, value_name = "PART", default_value = "0.01", value_parser = part, help_heading = "Traces")]
+    pub trace_sample: f64,
+
     /// A file with settings, in TOML: the options' names, without dashes before them
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -111,11 +119,21 @@ impl Serve {
                  (--message-bytes-max is {message_bytes_max})"
             ));
         }
+        if let Some(otlp) = &self.otlp
+            && (otlp.scheme_str() != Some("http") || otlp.host().is_none())
+        {
+            return Err(format!("--otlp is {otlp}: http://HOST:PORT is allowed"));
+        }
         if let Err(error) = telemetry::filter(&self.log_level) {
             return Err(format!("--log-level {:?} is refused: {error}", self.log_level));
         }
         Ok(())
     }
+}
+
+/// A number from 0 to 1.
+fn part(text: &str) -> Result<f64, &'static str> {
+    text.parse().ok().filter(|part| (0.0..=1.0).contains(part)).ok_or("must be a number from 0 to 1")
 }
 
 /// How many cores this process may use.

@@ -78,6 +78,7 @@ pub mod systemd;
 pub mod telemetry;
 pub mod time_to_live;
 pub mod tls;
+pub mod traces;
 pub mod value;
 pub mod watch;
 

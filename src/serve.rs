@@ -33,6 +33,7 @@ use crate::{
     signals, systemd,
     telemetry::{self, LogLevel},
     tls::{self, Tls},
+    traces::Traces,
 };
 
 /// The arguments or the address are no good; as for any other command.
@@ -91,6 +92,8 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
 
     let registry = Registry::start(config.limits.clone(), Arc::new(SystemClock::default()), random_id());
     let Serve { limits, drain_timeout, workers, .. } = config.clone();
+    let traces = config.otlp.as_ref().map(|otlp| Traces::new(otlp, config.trace_sample, registry.id()));
+    let traces = traces.transpose()?.map(Arc::new);
     let meter = Arc::<Meter>::default();
     let admin = match admin {
         Some(listener) => {
@@ -101,18 +104,30 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
         }
         None => pending().right_future(),
     };
-    let options = Options { limits, drain_timeout, tls: files.tls.clone(), auth: files.auth.clone(), meter, workers };
+    let options = Options {
+        limits,
+        drain_timeout,
+        tls: files.tls.clone(),
+        auth: files.auth.clone(),
+        meter,
+        traces: traces.clone(),
+        workers,
+    };
     let keep_alive = systemd::keep_alive(&registry);
-    tokio::select! {
-        ended = serve(listener, registry.clone(), options, shutdown) => Ok(match ended {
-            Ended::Asked => ExitCode::SUCCESS,
-            Ended::GaveUp => ExitCode::FAILURE,
-        }),
+    let ended = tokio::select! {
+        ended = serve(listener, registry.clone(), options, shutdown) => ended,
         never = read_again(hangup, &settings, read, &level, &files) => match never {},
         never = files.follow() => match never {},
         never = keep_alive => match never {},
         never = admin => match never {},
+    };
+    if let Some(traces) = traces {
+        drop(spawn_blocking(move || traces.end()).await);
     }
+    Ok(match ended {
+        Ended::Asked => ExitCode::SUCCESS,
+        Ended::GaveUp => ExitCode::FAILURE,
+    })
 }
 
 /// What the files say that are followed, where there are any.

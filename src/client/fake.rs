@@ -55,6 +55,7 @@ pub(super) async fn serve_for_real() -> (Options, Arc<ManualClock>) {
         tls: None,
         auth: None,
         meter: Arc::default(),
+        traces: None,
         workers: 0,
     };
     tokio::spawn(crate::serve::serve(listener, registry, options, std::future::pending()));

@@ -55,6 +55,10 @@ impl Registrar {
             kind: EventKind::Down(Box::new(Death { id: *id, exit, version, created_at: *created_at })),
             wire: OnceBox::new(),
         });
+        if let Some(exit) = event.exit() {
+            let (reason, detail, initiator) = (exit.reason, exit.detail(), exit.initiator());
+            tracing::debug!(bucket = ?name, id = id.get(), %reason, ?detail, initiator, "a bucket is down");
+        }
         let bytes = remains.as_mut().map_or(0, Bucket::release);
         shared.delivery.hand_over(&event);
         shared.delivery.settle(event.revision);
@@ -161,6 +165,7 @@ impl Registrar {
             wire: OnceBox::new(),
         });
         shared.delivery.settle(event.revision);
+        tracing::debug!(bucket = ?event.name, id = id.get(), "a bucket was created");
         Ok((bucket, summary))
     }
 }

@@ -30,6 +30,7 @@ use super::{
     gate::{Admission, Door},
     intake::{self, Intake, Messages},
     meter::Counted,
+    observed::Observed,
     router::{self, Handler, Router},
     shed, turn,
     unsent::Unsent,
@@ -43,6 +44,7 @@ use crate::{
         status::{Failure, Reason},
         streams,
     },
+    traces::Traces,
 };
 
 /// What the calls of one worker share. What each of them counts by is the worker's own, as far as it can be: two cores that
@@ -52,6 +54,7 @@ pub(super) struct Calls {
     router: Router,
     door: Arc<Door>,
     auth: Option<Arc<Auth>>,
+    traces: Option<Arc<Traces>>,
     undecoded: Arc<Allowance>,
     untaken: Arc<Allowance>,
     message_bytes_max: usize,
@@ -61,11 +64,19 @@ impl Calls {
     pub(super) fn new(
         router: Router,
         door: Arc<Door>,
-        auth: Option<Arc<Auth>>,
+        (auth, traces): (Option<Arc<Auth>>, Option<Arc<Traces>>),
         [undecoded, untaken]: [Allowance; 2],
         message_bytes_max: usize,
     ) -> Self {
-        Self { router, door, auth, undecoded: Arc::new(undecoded), untaken: Arc::new(untaken), message_bytes_max }
+        Self {
+            router,
+            door,
+            auth,
+            traces,
+            undecoded: Arc::new(undecoded),
+            untaken: Arc::new(untaken),
+            message_bytes_max,
+        }
     }
 
     /// What the calls of one more connection share.
@@ -88,6 +99,8 @@ impl Calls {
             Ok(()) => match self.router.find(request.uri().path()) {
                 Ok(route) => {
                     ticket.counted = Some(route.method.starts());
+                    let path = &route.method.path;
+                    ticket.observed = Observed::begin(request.headers(), path, self.traces.as_ref());
                     let handler = match self.auth.as_ref().filter(|_| !ticket.is_for_anyone) {
                         None => (route.handler)(self.watched(request)),
                         Some(auth) => {
@@ -200,6 +213,7 @@ fn unsupported() -> Response<Body> {
 struct Ticket {
     /// A call of a method that there is.
     counted: Option<Counted>,
+    observed: Option<Box<Observed>>,
     deadline: Option<Deadline>,
     admission: Option<Admission>,
     /// Whoever it is that calls.
@@ -219,6 +233,7 @@ impl Ticket {
     fn new(open: Arc<Open>) -> Self {
         Self {
             counted: None,
+            observed: None,
             deadline: None,
             admission: None,
             is_for_anyone: false,
@@ -237,6 +252,7 @@ impl Ticket {
         work: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<Result<T, Failure>> {
         turn::is_ours(self.is_long);
+        let _entered = self.observed.as_ref().map(|observed| observed.enter());
         if self.deadline.as_ref().is_some_and(Deadline::has_passed) {
             return Poll::Ready(Err(too_late()));
         }
@@ -254,7 +270,11 @@ impl Ticket {
     /// Takes note of how the call ends, where these headers say it.
     fn ends(&mut self, headers: &HeaderMap) {
         if let (Some(counted), Some(status)) = (&mut self.counted, headers.get(Status::GRPC_STATUS)) {
-            counted.ends(Code::from_bytes(status.as_bytes()));
+            let code = Code::from_bytes(status.as_bytes());
+            counted.ends(code);
+            if let Some(observed) = &mut self.observed {
+                observed.ends(code);
+            }
         }
     }
 

@@ -16,6 +16,7 @@ mod guard;
 mod health;
 mod intake;
 pub mod meter;
+mod observed;
 mod router;
 mod seldom;
 mod shed;
@@ -40,7 +41,7 @@ use self::{
     call::Calls, connection::Http, gate::Gate, health::Health, meter::Meter, router::Router, stream::Opening,
     workers::Workers,
 };
-use crate::{auth::Auth, followed::Followed, limits::Limits, service::allowance::Allowance, tls::Tls};
+use crate::{auth::Auth, followed::Followed, limits::Limits, service::allowance::Allowance, tls::Tls, traces::Traces};
 
 pub use self::router::GrpcService;
 
@@ -72,6 +73,8 @@ pub struct Options {
     pub auth: Option<Arc<Auth>>,
     /// What counts its calls and its connections.
     pub meter: Arc<Meter>,
+    /// Where spans of calls go.
+    pub traces: Option<Arc<Traces>>,
     /// Threads that serve connections, each with a runtime of its own; with 0 they are tasks of the runtime that [`serve`] is
     /// called on.
     pub workers: usize,
@@ -88,7 +91,7 @@ pub async fn serve(
     options: Options,
     shutdown: impl Future<Output = ()>,
 ) {
-    let Options { limits, drain_timeout, tls, auth, meter, workers } = options;
+    let Options { limits, drain_timeout, tls, auth, meter, traces, workers } = options;
     let workers = Workers::start(workers, limits.connections_max);
     let health = Health::new();
     let gate = Gate::default();
@@ -96,7 +99,13 @@ pub async fn serve(
     meter.holds(&allowances);
     let calls = || {
         let router = Router::new(application.service(), health.clone(), &meter);
-        Arc::new(Calls::new(router, gate.door(), auth.clone(), allowances.clone(), limits.message_bytes_max))
+        Arc::new(Calls::new(
+            router,
+            gate.door(),
+            (auth.clone(), traces.clone()),
+            allowances.clone(),
+            limits.message_bytes_max,
+        ))
     };
     let calls = (0..workers.count()).map(|_| calls()).collect();
     let (stop, stopped) = watch::channel(false);

@@ -30,6 +30,7 @@ mod support;
 mod tidy;
 mod times;
 mod tls;
+mod traces;
 mod transact;
 mod watch;
 mod watch_churn;

@@ -51,6 +51,7 @@ impl Server {
             tls: None,
             auth: None,
             meter: Arc::default(),
+            traces: None,
             workers: 0,
         };
         let (stop, stopped) = oneshot::channel();
