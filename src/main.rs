@@ -29,6 +29,7 @@ Examples:
   pail link backup -- ./backup          a lock: runs a command while it has the name
   pail shell                            the same as a conversation
   pail bench                            how fast the server is
+  pail doctor                           what is wrong on the way to it
 
 Exit codes:
   0  done

@@ -13,6 +13,7 @@ use clap::Subcommand;
 mod backoff;
 mod bench;
 mod connector;
+mod doctor;
 mod dump;
 mod ended;
 mod entries;
@@ -66,6 +67,7 @@ pub enum Command {
     Link(link::Link),
     Bench(bench::Bench),
     Token(token::Token),
+    Doctor(doctor::Doctor),
     Shell(shell::Shell),
 }
 
@@ -107,6 +109,7 @@ async fn execute(command: Command, options: &Options, out: &mut Output<'_>) -> R
         Command::Link(link) => link.run(options).await,
         Command::Bench(bench) => bench.run(options, out).await,
         Command::Token(token) => token.run(out),
+        Command::Doctor(doctor) => doctor.run(options, out).await,
         Command::Shell(shell) => shell.run(options, out).await,
     }
 }

@@ -102,8 +102,7 @@ impl Options {
     }
 
     async fn connect_by(&self, connector: Connector) -> Result<Client, Error> {
-        let scheme = if self.is_secure() { "https" } else { "http" };
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{}", self.addr))
+        let endpoint = Endpoint::from_shared(self.origin())
             .map_err(|error| Error::unreachable(&error))?
             .connect_timeout(self.timeout)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
@@ -131,6 +130,12 @@ impl Options {
             Some(_) if !token.trim().is_empty() => Ok(Some(header)),
             _ => Err(Error::Usage(format!("{from}: is no token: one line of printable ASCII is needed"))),
         }
+    }
+
+    /// The server, as the beginning of a URL.
+    pub(super) fn origin(&self) -> String {
+        let scheme = if self.is_secure() { "https" } else { "http" };
+        format!("{scheme}://{}", self.addr)
     }
 
     fn is_secure(&self) -> bool {

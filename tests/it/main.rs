@@ -12,6 +12,7 @@ mod config;
 mod crash;
 mod deadline;
 mod descriptors;
+mod doctor;
 mod drain;
 mod entries;
 mod errors;
