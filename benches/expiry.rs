@@ -76,6 +76,7 @@ async fn measure() {
         auth: None,
         meter: Arc::default(),
         traces: None,
+        web: None,
         workers: 0,
     };
     let serving = tokio::spawn(serve(listener, registry.clone(), options, pending()));

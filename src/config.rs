@@ -42,7 +42,7 @@ pub struct Serve {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4040")]
     pub listen: SocketAddr,
 
-    /// The address of a port for operators, with /metrics; who reaches it is asked for nothing [default: none]
+    /// The address of a port for operators: a page at /, /metrics, and gRPC-Web [default: none]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<SocketAddr>,
 

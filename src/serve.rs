@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt as _;
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::Signal,
@@ -28,7 +27,7 @@ use crate::{
     metrics::Metrics,
     pb::bucket_service_server::BucketServiceServer,
     registry::Registry,
-    server::{self, Application, Options, meter::Meter},
+    server::{self, Application, Options, meter::Meter, web::Web},
     service::Buckets,
     signals, systemd,
     telemetry::{self, LogLevel},
@@ -84,6 +83,9 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
     let admin = admin.transpose()?;
     let address = listener.local_addr().map_err(refused)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "listening");
+    if let Some(address) = admin.as_ref().and_then(|admin| admin.local_addr().ok()) {
+        tracing::info!(%address, "listening for operators");
+    }
     systemd::ready();
     let shutdown = async {
         shutdown.await;
@@ -95,15 +97,8 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
     let traces = config.otlp.as_ref().map(|otlp| Traces::new(otlp, config.trace_sample, registry.id()));
     let traces = traces.transpose()?.map(Arc::new);
     let meter = Arc::<Meter>::default();
-    let admin = match admin {
-        Some(listener) => {
-            let address = listener.local_addr().map_err(|error| format!("the admin port: {error}"))?;
-            tracing::info!(%address, "listening for operators");
-            let metrics = Metrics::new(registry.clone(), Arc::clone(&meter), files.tls.clone());
-            admin::serve(listener, metrics).left_future()
-        }
-        None => pending().right_future(),
-    };
+    let metrics = || Metrics::new(registry.clone(), Arc::clone(&meter), files.tls.clone());
+    let web = admin.map(|listener| Web { listener, pages: admin::pages(metrics()) });
     let options = Options {
         limits,
         drain_timeout,
@@ -111,6 +106,7 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
         auth: files.auth.clone(),
         meter,
         traces: traces.clone(),
+        web,
         workers,
     };
     let keep_alive = systemd::keep_alive(&registry);
@@ -119,7 +115,6 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
         never = read_again(hangup, &settings, read, &level, &files) => match never {},
         never = files.follow() => match never {},
         never = keep_alive => match never {},
-        never = admin => match never {},
     };
     if let Some(traces) = traces {
         drop(spawn_blocking(move || traces.end()).await);

@@ -56,6 +56,7 @@ pub(super) async fn serve_for_real() -> (Options, Arc<ManualClock>) {
         auth: None,
         meter: Arc::default(),
         traces: None,
+        web: None,
         workers: 0,
     };
     tokio::spawn(crate::serve::serve(listener, registry, options, std::future::pending()));

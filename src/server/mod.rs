@@ -26,9 +26,10 @@ mod stream;
 mod tests;
 mod turn;
 mod unsent;
+pub mod web;
 mod workers;
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{future::pending, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use tokio::{
@@ -38,7 +39,7 @@ use tokio::{
 };
 
 use self::{
-    call::Calls, connection::Http, gate::Gate, health::Health, meter::Meter, router::Router, stream::Opening,
+    call::Calls, connection::Http, gate::Gate, health::Health, meter::Meter, router::Router, stream::Opening, web::Web,
     workers::Workers,
 };
 use crate::{auth::Auth, followed::Followed, limits::Limits, service::allowance::Allowance, tls::Tls, traces::Traces};
@@ -61,7 +62,7 @@ pub trait Application: Send + Sync + 'static {
 }
 
 /// How to serve.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Options {
     /// The bounds on calls, streams and connections.
     pub limits: Limits,
@@ -75,6 +76,8 @@ pub struct Options {
     pub meter: Arc<Meter>,
     /// Where spans of calls go.
     pub traces: Option<Arc<Traces>>,
+    /// A port for operators.
+    pub web: Option<Web>,
     /// Threads that serve connections, each with a runtime of its own; with 0 they are tasks of the runtime that [`serve`] is
     /// called on.
     pub workers: usize,
@@ -91,7 +94,7 @@ pub async fn serve(
     options: Options,
     shutdown: impl Future<Output = ()>,
 ) {
-    let Options { limits, drain_timeout, tls, auth, meter, traces, workers } = options;
+    let Options { limits, drain_timeout, tls, auth, meter, traces, web, workers } = options;
     let workers = Workers::start(workers, limits.connections_max);
     let health = Health::new();
     let gate = Gate::default();
@@ -107,6 +110,7 @@ pub async fn serve(
             limits.message_bytes_max,
         ))
     };
+    let web = web.map(|web| web::serve(web, calls()));
     let calls = (0..workers.count()).map(|_| calls()).collect();
     let (stop, stopped) = watch::channel(false);
 
@@ -119,6 +123,7 @@ pub async fn serve(
     tokio::select! {
         () = connections => tracing::info!("drained"),
         () = drain => tracing::warn!("the drain timeout has passed: what was left is cut"),
+        never = async { match web { Some(web) => web.await, None => pending().await } } => match never {},
     }
 }
 

@@ -27,12 +27,22 @@ impl Watched {
     }
 
     fn ask(&self, method: &str, path: &str) -> String {
+        self.ask_with(method, path, &format!("host: {}", self.admin), b"")
+    }
+
+    fn ask_with(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> String {
         let mut stream = TcpStream::connect(&self.admin).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        write!(stream, "{method} {path} HTTP/1.1\r\nhost: pail\r\nconnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        let length = body.len();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\n{headers}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        stream.write_all(body).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     /// Each line's number, by its name and labels.
@@ -104,8 +114,8 @@ async fn what_is_done_is_counted_and_what_there_is_is_told() {
     assert_eq!(ended, after["pail_connections_accepted_total"]);
 }
 
-#[test]
-fn a_client_that_does_not_speak_tls_is_counted_and_logged_seldom() {
+#[tokio::test]
+async fn a_client_that_does_not_speak_tls_is_counted_and_logged_seldom() {
     let pki = super::tls::Pki::new();
     let (cert, key) = (pki.path("server"), pki.key("server"));
     let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
@@ -115,8 +125,8 @@ fn a_client_that_does_not_speak_tls_is_counted_and_logged_seldom() {
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
         stream.read_to_end(&mut Vec::new()).unwrap_or_default();
     }
-    let now = watched.metrics();
-    assert_eq!(now["pail_connections_ended_total{cause=\"not_opened\"}"], 5.0);
+    let is_counted = |now: &BTreeMap<_, _>| now["pail_connections_ended_total{cause=\"not_opened\"}"] == 5.0;
+    let now = until(async || Some(watched.metrics()).filter(is_counted)).await;
     assert!(now["pail_tls_certificate_expires_seconds"] > 1.7e9);
     watched.served.running.line("clients were sent away count=1");
     watched.served.running.signal("TERM");
@@ -125,12 +135,51 @@ fn a_client_that_does_not_speak_tls_is_counted_and_logged_seldom() {
 }
 
 #[test]
+fn a_browser_calls_the_same_api_and_only_from_a_page_of_this_port() {
+    let watched = Watched::start(&[]);
+    watched.served.prints(&["create", "b"]);
+    let admin = &watched.admin;
+    // bucket = "b"
+    let lookup = |bucket: u8, headers: &str| {
+        let headers = format!("{headers}\r\ncontent-type: application/grpc-web+proto");
+        watched.ask_with("POST", "/pail.v1.BucketService/Lookup", &headers, &[0, 0, 0, 0, 3, 0x0a, 1, bucket])
+    };
+    let found = lookup(b'b', &format!("host: {admin}\r\norigin: http://{admin}"));
+    assert!(
+        found.starts_with("HTTP/1.1 200")
+            && found.contains("application/grpc-web+proto")
+            && found.contains("grpc-status:0"),
+        "{found}"
+    );
+    let missing = lookup(b'c', &format!("host: {admin}"));
+    assert!(missing.contains("grpc-status: 5"), "{missing}");
+    for headers in [
+        format!("host: {admin}\r\norigin: https://evil.example"),
+        format!("host: {admin}\r\norigin: null"),
+        "host: evil.example".to_owned(),
+        "host: evil.example\r\norigin: http://evil.example".to_owned(),
+    ] {
+        let refused = lookup(b'b', &headers);
+        assert!(refused.starts_with("HTTP/1.1 403"), "{headers}: {refused}");
+    }
+    let gone = watched.ask_with(
+        "POST",
+        "/pail.v1.BucketService/Lookup",
+        &format!("host: {admin}\r\ncontent-type: text/plain"),
+        b"x",
+    );
+    assert!(gone.starts_with("HTTP/1.1 400"), "{gone}");
+    assert_eq!(watched.metrics()[&calls("grpc_server_started_total", "unary", "Lookup", "")], 2.0, "calls are calls");
+}
+
+#[test]
 fn the_admin_port_says_what_it_has_and_waits_for_nobody() {
     let watched = Watched::start(&[]);
     assert!(
         watched.ask("GET", "/metrics").starts_with("HTTP/1.1 200 OK\r\ncontent-type: application/openmetrics-text")
     );
-    assert!(watched.ask("GET", "/").contains("/metrics has metrics"));
+    let page = watched.ask("GET", "/");
+    assert!(page.contains("<title>pail</title>") && page.contains("content-security-policy: default-src 'none'"));
     assert!(watched.ask("GET", "/x").starts_with("HTTP/1.1 404"));
     assert!(watched.ask("POST", "/metrics").starts_with("HTTP/1.1 405"));
     let start = Instant::now();

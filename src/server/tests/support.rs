@@ -221,6 +221,7 @@ impl Server {
             auth: None,
             meter: Arc::default(),
             traces: None,
+            web: None,
             workers: 2,
         })
         .await
@@ -236,6 +237,7 @@ impl Server {
             auth: None,
             meter: Arc::default(),
             traces: None,
+            web: None,
             workers: 0,
         })
         .await

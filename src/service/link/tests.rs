@@ -52,6 +52,7 @@ impl Server {
             auth: None,
             meter: Arc::default(),
             traces: None,
+            web: None,
             workers: 0,
         };
         let (stop, stopped) = oneshot::channel();
