@@ -30,6 +30,7 @@ Examples:
   pail shell                            the same as a conversation
   pail bench                            how fast the server is
   pail doctor                           what is wrong on the way to it
+  pail top                              what it does, as it goes
 
 Exit codes:
   0  done

@@ -24,6 +24,7 @@ use self::wire::{Ended, First, Wire};
 use super::{
     connector::Io,
     error::{EXIT_REFUSED, Error, root_cause, wire_name},
+    metrics::Metrics,
     options::{Options, duration},
     output::{Format, Output, one_line},
 };
@@ -147,7 +148,10 @@ impl Doctor {
             findings.tell("clock", self.clock(&wire).await)?;
         }
         if let Some(admin) = &self.admin {
-            findings.tell("limits", limits::full(admin, options.timeout).await)?;
+            findings.tell(
+                "limits",
+                Metrics::ask(admin, options.timeout).await.and_then(|metrics| limits::judge(&metrics)),
+            )?;
         }
         Ok(())
     }

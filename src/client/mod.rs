@@ -27,12 +27,14 @@ mod import;
 mod json;
 mod lifecycle;
 mod link;
+mod metrics;
 mod options;
 mod output;
 mod pipeline;
 mod progress;
 mod shell;
 mod token;
+mod top;
 mod touch;
 mod txn;
 pub mod usage;
@@ -68,6 +70,7 @@ pub enum Command {
     Bench(bench::Bench),
     Token(token::Token),
     Doctor(doctor::Doctor),
+    Top(top::Top),
     Shell(shell::Shell),
 }
 
@@ -110,6 +113,7 @@ async fn execute(command: Command, options: &Options, out: &mut Output<'_>) -> R
         Command::Bench(bench) => bench.run(options, out).await,
         Command::Token(token) => token.run(out),
         Command::Doctor(doctor) => doctor.run(options, out).await,
+        Command::Top(top) => top.run(options).await,
         Command::Shell(shell) => shell.run(options, out).await,
     }
 }
