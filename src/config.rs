@@ -18,9 +18,10 @@ use crate::{
 /// SIGTERM or SIGINT drains: calls that were let in finish, those who watch are told why, and the process ends within
 /// --drain-timeout. A second signal ends it at once. The log goes to stderr.
 ///
-/// Each option may also be in the environment, --drain-timeout as PAIL_DRAIN_TIMEOUT, or in a file, as drain-timeout = "5s".
-/// SIGHUP has the file read again: a new --log-level holds from then on, the rest takes a restart. It also has the certificates
-/// and --auth read again, which happens within 5 s of any change of theirs. A file that is no good changes nothing, and the log says why.
+/// Each option may also be in the environment, --drain-timeout as PAIL_DRAIN_TIMEOUT, or in a file, as drain-timeout
+/// = "5s". SIGHUP has the file read again: a new --log-level holds from then on, the rest takes a restart. It also
+/// has the certificates and --auth read again, which happens within 5 s of any change of theirs. A file that is no
+/// good changes nothing, and the log says why.
 #[derive(Args, Clone, Debug)]
 #[allow(clippy::doc_markdown)] // the docs are the help
 #[command(after_help = "\
@@ -78,8 +79,8 @@ pub struct Serve {
     #[arg(long)]
     pub print_config: bool,
 
-    /// Who may do what: a file of tokens, rules and quotas, in TOML. Without it everyone may do everything. Read again when it
-    /// changes
+    /// Who may do what: a file of tokens, rules and quotas, in TOML. Without it everyone may do everything. Read
+    /// again when it changes
     #[arg(long, value_name = "FILE", help_heading = "Access")]
     pub auth: Option<PathBuf>,
 

@@ -7,7 +7,8 @@ use tokio::{sync::watch, time::sleep};
 
 /// So often the files are looked at.
 ///
-/// They are read rather than watched for: what Kubernetes mounts changes by links to folders, which no watch of a file sees.
+/// They are read rather than watched for: what Kubernetes mounts changes by links to folders, which no watch of a
+/// file sees.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The bytes of some files.

@@ -1,7 +1,8 @@
-//! What an operator's Prometheus asks for: what the registry and the server hold and have done, in the text form of `OpenMetrics`.
+//! What an operator's Prometheus asks for: what the registry and the server hold and have done, in the text form of
+//! `OpenMetrics`.
 //!
-//! The names of calls are those of go-grpc-prometheus, which dashboards know; the process's are those of every exporter. No label has
-//! a value of a client's.
+//! The names of calls are those of go-grpc-prometheus, which dashboards know; the process's are those of every
+//! exporter. No label has a value of a client's.
 
 use std::{
     fmt, fs,

@@ -98,7 +98,7 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
     let traces = traces.transpose()?.map(Arc::new);
     let meter = Arc::<Meter>::default();
     let metrics = || Metrics::new(registry.clone(), Arc::clone(&meter), files.tls.clone());
-    let web = admin.map(|listener| Web { listener, pages: admin::pages(metrics()) });
+    let web = admin.map(|listener| Web { listener, pages: admin::pages(registry.clone(), metrics()) });
     let options = Options {
         limits,
         drain_timeout,

@@ -1,7 +1,7 @@
 //! TLS: certificates and keys from files, for the server and for the client, and what the two agree on.
 //!
-//! At least TLS 1.2, by rustls and with its choice of ciphers; HTTP/2 by ALPN, where the other side uses that. The server's files
-//! are [followed](crate::followed): connections that are there stay as they are.
+//! At least TLS 1.2, by rustls and with its choice of ciphers; HTTP/2 by ALPN, where the other side uses that. The
+//! server's files are [followed](crate::followed): connections that are there stay as they are.
 
 use std::{
     path::{Path, PathBuf},
@@ -30,7 +30,8 @@ const HTTP2: &[u8] = b"h2";
 #[command(next_help_heading = "TLS")]
 #[allow(clippy::doc_markdown)] // the docs are the help
 pub struct Files {
-    /// The server's certificate, and those between it and its CA, in PEM. With it everybody must speak TLS. Read again when it changes
+    /// The server's certificate, and those between it and its CA, in PEM. With it everybody must speak TLS. Read
+    /// again when it changes
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 
@@ -106,7 +107,8 @@ fn server_config(paths: &[PathBuf], contents: &[Vec<u8>], clients: Clients) -> R
     Ok(Tls { config: Arc::new(config), expires })
 }
 
-/// What the client's side of a handshake is made with: whom it trusts (`None`: whom the system does), and its own certificate and key.
+/// What the client's side of a handshake is made with: whom it trusts (`None`: whom the system does), and its own
+/// certificate and key.
 ///
 /// # Errors
 ///

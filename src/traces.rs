@@ -1,7 +1,7 @@
 //! Spans of calls, sent to a collector by OTLP: a client's trace (W3C's traceparent) goes on here, and others begin.
 //!
-//! A call whose client has decided is traced or not as that says; of the others, a part. Spans are sent by a thread of their own, in
-//! batches; what there is no room for is dropped.
+//! A call whose client has decided is traced or not as that says; of the others, a part. Spans are sent by a thread
+//! of their own, in batches; what there is no room for is dropped.
 
 use std::{fmt, time::Duration};
 
@@ -31,8 +31,8 @@ pub struct Traces {
 }
 
 impl Traces {
-    /// To this collector, from a runtime that lives as long. Of the calls whose clients have not decided, `sample` are traced: 0 is none, 1 is
-    /// all.
+    /// To this collector, from a runtime that lives as long. Of the calls whose clients have not decided, `sample`
+    /// are traced: 0 is none, 1 is all.
     ///
     /// # Errors
     ///

@@ -171,6 +171,7 @@ def tells_how_it_is(server, page):
     if len(meters) < 8 or "buckets" not in page.text("#limits"):
         raise Wrong(f"{len(meters)} limits are shown: {page.text('#limits')}")
     until(lambda: "Watch streams\n1" in page.text("#watches"), "its own watch")
+    until(lambda: len(page.browser.find_elements(By.CSS_SELECTOR, "#lags meter")) == 1, "its own watch's lag")
     if page.text("#state") != "it serves":
         raise Wrong(f"it says {page.text('#state')!r}")
     yield f"{len(meters)} limits, plots, and the methods that are called"

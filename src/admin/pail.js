@@ -327,6 +327,18 @@ function look(now, passed) {
   }));
 }
 
+/** How far the slowest watches are behind, against what is kept for them. */
+async function lags(now) {
+  const response = await fetch("watches.json");
+  if (!response.ok) return;
+  const kept = only(now, "pail_history_events_max");
+  $("lags").replaceChildren(...(await response.json()).map((lag) => {
+    const meter = document.createElement("meter");
+    Object.assign(meter, { min: 0, max: kept, high: kept / 2, value: lag, title: `${lag} events behind` });
+    return meter;
+  }));
+}
+
 async function measure() {
   let last = performance.now();
   for (let looks = 1; ; looks += 1) {
@@ -337,6 +349,7 @@ async function measure() {
       if (!response.ok) throw new Error(await response.text());
       const now = parse(await response.text()), at = performance.now();
       look(now, (at - last) / 1000);
+      await lags(now);
       [before, last] = [now, at];
     } catch (error) {
       before = null;

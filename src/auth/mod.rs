@@ -1,7 +1,7 @@
 //! Who calls, and what they may do.
 //!
-//! A credential is a bearer token, a JWT, or the certificate of a connection. It stands for an identity, a text that says what kind
-//! of credential it is of, so that no JWT can call itself by a token's name:
+//! A credential is a bearer token, a JWT, or the certificate of a connection. It stands for an identity, a text that
+//! says what kind of credential it is of, so that no JWT can call itself by a token's name:
 //!
 //! ```text
 //! token:ci                       of a token in the file
@@ -11,8 +11,8 @@
 //! anonymous                      nobody has shown anything
 //! ```
 //!
-//! The [`file`] of rules says which of them may do what with which names. It is followed: what is new in it holds at once, also for
-//! streams that are open. No secret is kept in the file, and none is ever in the log.
+//! The [`file`] of rules says which of them may do what with which names. It is followed: what is new in it holds at
+//! once, also for streams that are open. No secret is kept in the file, and none is ever in the log.
 
 mod certificate;
 mod file;
@@ -49,7 +49,8 @@ const KNOWN_MAX: usize = 10_000;
 /// A credential, as it is kept: what it hashes to.
 pub type Digest = [u8; 32];
 
-/// What a text hashes to, with SHA-256. It is for secrets of 128 random bits or more: nobody guesses them, so it may be fast.
+/// What a text hashes to, with SHA-256. It is for secrets of 128 random bits or more: nobody guesses them, so it may
+/// be fast.
 #[must_use]
 pub fn hash(text: &[u8]) -> Digest {
     let mut hash = Digest::default();
@@ -217,7 +218,8 @@ impl Auth {
         owner
     }
 
-    /// Returns when a stream of this caller's is to end: its credential has expired or was taken back, or what it may do has changed.
+    /// Returns when a stream of this caller's is to end: its credential has expired or was taken back, or what it may
+    /// do has changed.
     pub async fn over(self: Arc<Self>, caller: Caller) -> Denied {
         let mut changes = self.policy.changes();
         loop {

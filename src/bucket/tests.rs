@@ -4,9 +4,11 @@ use std::{thread, time::Duration};
 
 use super::*;
 use crate::{
+    budget::Owner,
     clock::{Clock, ManualClock},
     name::Revision,
     process::{CallError, Process, Reason},
+    sync::Ordering,
 };
 
 /// A bucket, and what it is made of.
@@ -125,6 +127,39 @@ fn an_expected_version_is_kept_or_nothing_changes() {
     assert_eq!(delete("absent", 1), Err(mismatch(0)));
     assert_eq!(delete("absent", 0), Ok(Version(2)));
     assert_eq!(delete("a", 2), Ok(Version(3)));
+}
+
+#[test]
+fn what_somebody_has_is_counted_for_him_too_and_given_back_once() {
+    let slot = |text: &str| {
+        let value = Value::Text(text.into());
+        Some(Slot { value, version: Version(1), due: Due::NEVER })
+    };
+    let fixture = Fixture::new(Limits { memory_bytes_max: 10_000, ..Limits::default() });
+    let (owner, all) = (Arc::new(Owner::default()), fixture.env.budget.used());
+    owner.buckets.take(1).unwrap();
+    let mut bucket = Bucket::new("o", &fixture.env, Some(Arc::clone(&owner))).unwrap();
+    bucket.exchange("k", slot("v")).unwrap();
+    let has = bucket.summary().byte_size;
+    assert_eq!((owner.bytes.taken(), fixture.env.budget.used() - all), (has, has));
+    let entries = || fixture.env.entries.load(Ordering::Relaxed);
+    assert_eq!(entries(), 1);
+
+    // Where all together have too much, or he has, neither is charged.
+    assert!(matches!(bucket.exchange("l", slot(&"x".repeat(20_000))), Err(Error::OverBudget(_))));
+    owner.allow(None, Some(has + 10), None);
+    let over = OverQuota { limit: has + 10 };
+    assert_eq!(bucket.exchange("l", slot(&"x".repeat(100))).unwrap_err(), over.into());
+    assert_eq!((owner.bytes.taken(), fixture.env.budget.used() - all, entries()), (has, has, 1));
+
+    assert_eq!(bucket.release(), has);
+    assert_eq!((bucket.release(), owner.bytes.taken(), owner.buckets.taken(), entries()), (0, 0, 0, 0));
+    drop(bucket);
+    assert_eq!((fixture.env.budget.used(), entries()), (all, 0));
+    owner.allow(None, Some(1), None);
+    owner.buckets.take(1).unwrap();
+    assert!(matches!(Bucket::new("o", &fixture.env, Some(Arc::clone(&owner))), Err(Error::OverQuota(_))));
+    assert_eq!(owner.buckets.taken(), 0);
 }
 
 #[test]

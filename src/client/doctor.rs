@@ -44,9 +44,9 @@ const HEARTBEAT_LATE: Duration = Duration::from_secs(4);
 
 /// Says in words what is wrong between here and the server
 ///
-/// It looks at the name, the connection, TLS, the protocol, who you are, the clocks, and streams: whether something on the way
-/// holds them back or cuts them when they are quiet, as proxies do. It changes nothing. With --admin it also looks at what is
-/// nearly full.
+/// It looks at the name, the connection, TLS, the protocol, who you are, the clocks, and streams: whether something
+/// on the way holds them back or cuts them when they are quiet, as proxies do. It changes nothing. With --admin it
+/// also looks at what is nearly full.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:

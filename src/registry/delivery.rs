@@ -211,16 +211,16 @@ impl Delivery {
         ptr::from_ref(self).addr()
     }
 
-    /// How many watch, and by how many revisions the slowest of them is behind this one. Looked at anew each time.
-    pub(super) fn watchers(&self, revision: Revision) -> (usize, u64) {
+    /// By how many revisions each who watches is behind this one, in no order. Looked at anew each time.
+    pub(super) fn lags(&self, revision: Revision) -> Vec<u64> {
         // An inbox is not locked under the lock of all.
         let all: Vec<Arc<Inbox>> = {
             let watchers = self.watchers.lock();
             let of = |interest: Interest| watchers[interest as usize].values().cloned();
             of(Interest::Monitors).chain(of(Interest::Log)).collect()
         };
-        let next = all.iter().filter_map(|inbox| inbox.next(revision)).min();
-        (all.len(), next.map_or(0, |next| (revision.get() + 1).saturating_sub(next)))
+        let lag = |inbox: &Arc<Inbox>| inbox.next(revision).map_or(0, |next| (revision.get() + 1).saturating_sub(next));
+        all.iter().map(lag).collect()
     }
 
     /// Whether more than one watcher wants to hear of events.
@@ -291,6 +291,22 @@ mod tests {
         fn wake(self: Arc<Self>) {
             *self.0.lock().unwrap() += 1;
         }
+    }
+
+    #[test]
+    fn a_watcher_is_behind_by_what_it_has_not_taken() {
+        let delivery = Delivery::new(Revision::new(1));
+        let (reader, named, new) = (Arc::<Inbox>::default(), Arc::<Inbox>::default(), Arc::<Inbox>::default());
+        delivery.enroll(&reader, Interest::Log);
+        delivery.enroll(&named, Interest::Monitors);
+        delivery.enroll(&new, Interest::Log);
+        delivery.enroll(&Arc::default(), Interest::Drain);
+        reader.reached(Revision::new(7));
+        let mut lags = delivery.lags(Revision::new(10));
+        lags.sort_unstable();
+        assert_eq!(lags, [0, 0, 3], "of one that is not there yet nothing is known");
+        reader.reached(Revision::new(10));
+        assert_eq!(delivery.lags(Revision::new(10)), [0, 0, 0]);
     }
 
     #[test]

@@ -212,17 +212,23 @@ impl Registry {
         self.shared.delivery.monitors()
     }
 
+    /// By how many revisions each watch is behind, in no order.
+    #[must_use]
+    pub fn lags(&self) -> Vec<u64> {
+        self.shared.delivery.lags(self.revision())
+    }
+
     /// How much there is of everything.
     #[must_use]
     pub fn figures(&self) -> Figures {
         let Env { budget, entries, ring, .. } = &*self.shared.env;
-        let (watchers, lag) = self.shared.delivery.watchers(self.revision());
+        let lags = self.lags();
         Figures {
             buckets: self.shared.index.len(),
             entries: entries.load(Ordering::Relaxed),
             charged_bytes: budget.used(),
-            watchers,
-            lag,
+            watchers: lags.len(),
+            lag: lags.into_iter().max().unwrap_or_default(),
             monitors: self.monitors(),
             ring_bytes: ring.bytes(),
             log: self.shared.log.tally(),

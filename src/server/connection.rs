@@ -36,7 +36,8 @@ use crate::{limits::Limits, service::streams};
 /// Request bytes on their way in one connection. h2 closes healthy connections when it is small and messages are.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// Request bytes on their way in one stream: a message of common size comes in one round trip, and what nobody takes is not much.
+/// Request bytes on their way in one stream: a message of common size comes in one round trip, and what nobody takes
+/// is not much.
 const STREAM_WINDOW_BYTES: u32 = 512 << 10;
 
 /// Response bytes that one stream holds for a client that does not read. hyper takes 400 KiB.
@@ -51,12 +52,13 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 /// …when it does not answer for so long.
 const PING_ANSWER: Duration = Duration::from_secs(5);
 
-/// A peer that takes nothing of what is written to it is cut off after this long, be it silent or not: pings find only the silent.
+/// A peer that takes nothing of what is written to it is cut off after this long, be it silent or not: pings find
+/// only the silent.
 #[cfg(target_os = "linux")]
 const NOT_READING_MS: u32 = 30_000;
 
-/// A client that connects and says nothing, TLS's handshake aside, is let go after this long; HTTP/2 has no timer of its own for
-/// that. From its first byte on the socket's guard looks after it.
+/// A client that connects and says nothing, TLS's handshake aside, is let go after this long; HTTP/2 has no timer of
+/// its own for that. From its first byte on the socket's guard looks after it.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// A connection that is told to go away, and carries no stream and no byte for twice this long, is closed whether it has
@@ -147,7 +149,8 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     let stream = tokio::select! {
         () = turned(&mut stop) => return,
         opened = timeout(FIRST_WORD, http.opening.open(stream)) => match opened {
-            Ok(Ok(stream)) => stream,
+            Ok(Ok(Some(stream))) => stream,
+            Ok(Ok(None)) => return counted.ends(Ending::Closed),
             Ok(Err(error)) => return http.refuse(&mut counted, Ending::NotOpened, &error),
             Err(_) => return http.refuse(&mut counted, Ending::NotOpened, &format_args!("nothing was said for {FIRST_WORD:?}")),
         },
@@ -193,9 +196,9 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     connection.as_mut().connection().graceful_shutdown();
     let mut cut = pin!(after(grace));
 
-    // GOAWAY is sent, and open streams may end. A peer that does not answer is not waited for; one that is slow to read what
-    // its streams sent last, which are over for us, moves a byte now and then. Two looks, because what was sent last may
-    // still be on its way at the first.
+    // GOAWAY is sent, and open streams may end. A peer that does not answer is not waited for; one that is slow to
+    // read what its streams sent last, which are over for us, moves a byte now and then. Two looks, because what was
+    // sent last may still be on its way at the first.
     let (mut idle, mut bytes) = (false, socket.passed());
     loop {
         tokio::select! {

@@ -170,8 +170,8 @@ thread_local! {
     static ENDED: RefCell<Vec<(Arc<Method>, Instant)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A connection's turn on this thread, until this is dropped. What it reads has come at its beginning, and what it answers leaves at
-/// its end: so the clock is looked at once more for all its calls, and not for each.
+/// A connection's turn on this thread, until this is dropped. What it reads has come at its beginning, and what it
+/// answers leaves at its end: so the clock is looked at once more for all its calls, and not for each.
 pub(super) struct Turn;
 
 impl Turn {
@@ -290,8 +290,8 @@ pub struct Calls {
     pub started: u64,
     /// How many ended, by code.
     pub handled: [u64; CODES],
-    /// For each bound in seconds how many took no longer, and longer than the bound before it; infinity is the last. None of a method
-    /// that lives as long as its client likes.
+    /// For each bound in seconds how many took no longer, and longer than the bound before it; infinity is the last.
+    /// None of a method that lives as long as its client likes.
     pub latencies: Vec<(f64, u64)>,
     /// What they took together, in seconds.
     pub latency: f64,

@@ -37,21 +37,24 @@ impl Opening {
         Self { tls, handshakes: Arc::new(Semaphore::new(handshakes_max)) }
     }
 
-    /// Returns once the client has said something, after the handshake where there is one.
+    /// Returns once the client has said something, after the handshake where there is one; `None` where it has gone
+    /// without a word, as those do who only look whether somebody listens.
     ///
     /// # Cancel safety
     /// Dropping it closes the socket.
-    pub(super) async fn open(&self, tcp: TcpStream) -> io::Result<Stream> {
+    pub(super) async fn open(&self, tcp: TcpStream) -> io::Result<Option<Stream>> {
         // Who says nothing has no place.
-        tcp.readable().await?;
-        let Some(tls) = &self.tls else { return Ok(Stream::Plain(tcp)) };
+        if tcp.peek(&mut [0]).await? == 0 {
+            return Ok(None);
+        }
+        let Some(tls) = &self.tls else { return Ok(Some(Stream::Plain(tcp))) };
         let place = self.handshakes.acquire().await.map_err(io::Error::other)?;
         let mut stream = TlsAcceptor::from(Arc::clone(&tls.get().config)).accept(tcp).await?;
         drop(place);
         // What it holds back: an answer is sent on, and not kept for a client that does not read.
         stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
         stream.fill_buf().await?;
-        Ok(Stream::Tls(Box::new(stream)))
+        Ok(Some(Stream::Tls(Box::new(stream))))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The port for operators, over HTTP/1.1: pages, and gRPC-Web, with which a browser calls the same API as everyone.
 //!
-//! It is a port of its own, so that whoever may reach one need not reach the other. Calls are let in, identified and bounded as
-//! those of other clients are.
+//! It is a port of its own, so that whoever may reach one need not reach the other. Calls are let in, identified and
+//! bounded as those of other clients are.
 
 use std::{
     convert::Infallible,
@@ -122,7 +122,8 @@ impl Front {
         }
     }
 
-    /// A browser may be led here by somebody else's page: under a name that leads to this machine for a moment, or from elsewhere.
+    /// A browser may be led here by somebody else's page: under a name that leads to this machine for a moment, or
+    /// from elsewhere.
     fn refuse(&self, headers: &HeaderMap) -> Option<Response<Body>> {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
         let is_inside = self.local.is_some_and(|local| local.ip().is_loopback());

@@ -81,7 +81,7 @@ impl Buckets {
 
 fn denied(caller: &Caller, verbs: Verbs, what: &str) -> Failure {
     let identity = caller.identity().map_or("", |identity| identity);
-    let words = format!("{} may not {} {what}", quoted(identity), verbs.names());
+    let words = format!("{} is not granted {} of {what}", quoted(identity), verbs.names());
     Failure::new(Reason::PermissionDenied, words).with("verb", verbs.names()).with("identity", identity)
 }
 

@@ -54,8 +54,8 @@ impl Buckets {
         Self { registry, streams, links: Arc::default(), auth: None }
     }
 
-    /// Serves only whom these rules let, who are [identified](Auth::identify) before: a request of theirs has its [`Caller`](crate::auth::Caller) in its
-    /// extensions.
+    /// Serves only whom these rules let, who are [identified](Auth::identify) before: a request of theirs has its
+    /// [`Caller`](crate::auth::Caller) in its extensions.
     #[must_use]
     pub fn guarded_by(self, auth: Option<Arc<Auth>>) -> Self {
         Self { auth, ..self }

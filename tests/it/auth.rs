@@ -382,7 +382,10 @@ async fn the_command_line_makes_tokens_and_shows_them_and_no_log_does() {
     tenants.served.prints(&[&with[..], &["create", "a/1"]].concat());
     assert!(tenants.served.prints(&[&with[..], &["list"]].concat()).contains("a/1"));
     let denied = complaint(&tenants.served.run(&[&with[..], &["create", "b/1"]].concat()));
-    assert!(denied.0 == 1 && denied.1.contains("\"token:a\" may not lifecycle the bucket \"b/1\""), "{denied:?}");
+    assert!(
+        denied.0 == 1 && denied.1.contains("\"token:a\" is not granted lifecycle of the bucket \"b/1\""),
+        "{denied:?}"
+    );
     let (code, line) = complaint(&tenants.served.run(&["list"]));
     assert!(code == 1 && line.contains("CREDENTIAL_MISSING"), "{line}");
     tenants.served.prints(&[&with[..], &["link", "a/lock", "--", "true"]].concat());
