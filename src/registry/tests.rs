@@ -108,6 +108,45 @@ pub(crate) fn while_held<R>(registry: &Registry, act: impl FnOnce() -> R) -> R {
 }
 
 #[test]
+fn a_list_of_many_prefixes_is_one_list_and_its_pages_end_anywhere() {
+    let registry = registry();
+    for at in ["a/1", "a/2", "b/1", "c/1", "c/2", "d"] {
+        registry.create(name(at), FOR_EVER).unwrap();
+    }
+    let all = |items_max| {
+        let (mut names, mut after) = (Vec::new(), None::<Arc<str>>);
+        loop {
+            let page = registry.list_among(&["a/", "c/", "d"], after.as_deref(), items_max).unwrap();
+            assert!(page.buckets.len() <= items_max);
+            names.extend(page.buckets.iter().map(|bucket| bucket.name.to_string()));
+            match page.next_after {
+                Some(next) => after = Some(next),
+                None => return names.join(" "),
+            }
+        }
+    };
+    for items_max in 1..7 {
+        assert_eq!(all(items_max), "a/1 a/2 c/1 c/2 d", "{items_max} a page");
+    }
+}
+
+#[test]
+fn a_bucket_is_its_creators_for_as_long_as_it_lives() {
+    let registry = registry();
+    let owner = Arc::<crate::budget::Owner>::default();
+    owner.allow(Some(1), None, None);
+    registry.create_for(Some(&owner), name("a"), FOR_EVER).unwrap();
+    registry.create_for(Some(&owner), name("a"), FOR_EVER).unwrap();
+    let over = crate::budget::OverQuota { limit: 1 };
+    assert_eq!(registry.create_for(Some(&owner), name("b"), FOR_EVER).unwrap_err(), Error::OverQuota(over));
+    let figures = registry.figures();
+    assert_eq!((figures.buckets, figures.log.created, owner.bytes.taken()), (1, 1, figures.charged_bytes));
+    registry.stop(Target { name: name("a"), id: None }, &Reason::Normal.into()).unwrap();
+    assert_eq!((owner.buckets.taken(), owner.bytes.taken()), (0, 0));
+    registry.create_for(Some(&owner), name("b"), FOR_EVER).unwrap();
+}
+
+#[test]
 fn spawns_buckets() {
     let registry = registry();
     assert_eq!(registry.lookup(name("shopping")).unwrap_err(), Error::BucketNotFound);
