@@ -35,8 +35,9 @@ pub struct Limits {
     #[arg(long, value_name = "BYTES", default_value_t = 32 * MIB, value_parser = bounded(MIB, 1 << 40))]
     pub undecoded_bytes_max: usize,
 
-    /// Bytes of answers of more than 64 KiB that clients have not taken, in the whole server; more is OVERLOADED
-    #[arg(long, value_name = "BYTES", default_value_t = 32 * MIB, value_parser = bounded(MIB, 1 << 40))]
+    /// Bytes of answers of more than 64 KiB that clients have not taken, in the whole server; more is OVERLOADED.
+    /// What one worker has freed of them may stay with it for a while, when another begins
+    #[arg(long, value_name = "BYTES", default_value_t = 24 * MIB, value_parser = bounded(MIB, 1 << 40))]
     pub untaken_bytes_max: usize,
 
     /// How long calls wait for their turn at most, about, once a worker has been asked for more than it can do for 100 ms; what
