@@ -69,16 +69,7 @@ async fn measure() {
     let address = format!("http://{}", listener.local_addr().unwrap());
     let limits = Limits::default();
     let registry = Registry::start(limits.clone(), Arc::new(SystemClock::default()), "expiry".to_owned());
-    let options = Options {
-        limits,
-        drain_timeout: Duration::ZERO,
-        tls: None,
-        auth: None,
-        meter: Arc::default(),
-        traces: None,
-        web: None,
-        workers: 0,
-    };
+    let options = Options::new(limits, Duration::ZERO);
     let serving = tokio::spawn(serve(listener, registry.clone(), options, pending()));
 
     let start = Instant::now();

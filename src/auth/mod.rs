@@ -31,7 +31,7 @@ use std::{
 use http::{HeaderMap, header::AUTHORIZATION};
 use parking_lot::{Mutex, RwLock};
 use ring::digest::{SHA256, digest};
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
 
 pub use self::{
     certificate::Certificate,
@@ -239,12 +239,6 @@ impl Auth {
         let now = self.look(&self.policy.get(), &known.proof)?;
         let is_same = now.0.is_some_and(|now| now.identity == known.identity && now.rights == known.rights);
         if is_same { Ok(()) } else { Err(Denied::Changed) }
-    }
-
-    /// Is told of each change of the files from now on.
-    #[must_use]
-    pub fn changes(&self) -> watch::Receiver<()> {
-        self.policy.changes()
     }
 }
 

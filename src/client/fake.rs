@@ -49,16 +49,7 @@ pub(super) async fn serve_for_real() -> (Options, Arc<ManualClock>) {
     let addr = listener.local_addr().unwrap().to_string().parse().unwrap();
     let clock = Arc::new(ManualClock::default());
     let registry = Registry::start(Limits::default(), Arc::clone(&clock) as Arc<dyn Clock>, "r".to_owned());
-    let options = server::Options {
-        limits: Limits::default(),
-        drain_timeout: Duration::ZERO,
-        tls: None,
-        auth: None,
-        meter: Arc::default(),
-        traces: None,
-        web: None,
-        workers: 0,
-    };
+    let options = server::Options::new(Limits::default(), Duration::ZERO);
     tokio::spawn(crate::serve::serve(listener, registry, options, std::future::pending()));
     (Options { addr, ..Options::for_test() }, clock)
 }

@@ -83,6 +83,15 @@ pub struct Options {
     pub workers: usize,
 }
 
+impl Options {
+    /// What a server cannot do without; the rest is not there, and connections are tasks of the runtime that it is called on.
+    #[must_use]
+    pub fn new(limits: Limits, drain_timeout: Duration) -> Self {
+        let (tls, auth, traces, web) = (None, None, None, None);
+        Self { limits, drain_timeout, tls, auth, meter: Arc::default(), traces, web, workers: 0 }
+    }
+}
+
 /// Serves `application` on `listener` until `shutdown` is ready, then drains, and returns.
 ///
 /// # Cancel safety

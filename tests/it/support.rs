@@ -107,7 +107,7 @@ impl Server {
                         }
                     };
                     let ended = tokio::select! {
-                        ended = serve(listener, registry, Options { limits, drain_timeout, tls: None, auth: None, meter: Arc::default(), traces: None, web: None, workers: 2 }, shutdown) => ended,
+                        ended = serve(listener, registry, Options { workers: 2, ..Options::new(limits, drain_timeout) }, shutdown) => ended,
                         _ = is_cut => return,
                     };
                     end.send(ended).ok(); // a test need not wait for it

@@ -214,33 +214,13 @@ impl Server {
     }
 
     pub(super) async fn with(limits: Limits, drain_timeout: Duration) -> Self {
-        Self::with_options(Options {
-            limits,
-            drain_timeout,
-            tls: None,
-            auth: None,
-            meter: Arc::default(),
-            traces: None,
-            web: None,
-            workers: 2,
-        })
-        .await
+        Self::with_options(Options { workers: 2, ..Options::new(limits, drain_timeout) }).await
     }
 
     /// One in the time of the test, which may stand still.
     pub(super) async fn here() -> Self {
         let (limits, drain_timeout) = (Limits::default(), Duration::from_secs(60));
-        Self::with_options(Options {
-            limits,
-            drain_timeout,
-            tls: None,
-            auth: None,
-            meter: Arc::default(),
-            traces: None,
-            web: None,
-            workers: 0,
-        })
-        .await
+        Self::with_options(Options::new(limits, drain_timeout)).await
     }
 
     async fn with_options(options: Options) -> Self {

@@ -45,16 +45,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let limits = Limits::default();
         let registry = Registry::start(limits.clone(), Arc::new(SystemClock::default()), "test".to_owned());
-        let options = Options {
-            limits,
-            drain_timeout: Duration::from_secs(8),
-            tls: None,
-            auth: None,
-            meter: Arc::default(),
-            traces: None,
-            web: None,
-            workers: 0,
-        };
+        let options = Options::new(limits, Duration::from_secs(8));
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(async move {
             serve(listener, registry, options, async { drop(stopped.await) }).await;

@@ -43,16 +43,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let registry = registry();
-        let options = Options {
-            limits: Limits::default(),
-            drain_timeout: Duration::from_secs(10),
-            tls: None,
-            auth: None,
-            meter: Arc::default(),
-            traces: None,
-            web: None,
-            workers: 0,
-        };
+        let options = Options::new(Limits::default(), Duration::from_secs(10));
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(serve(listener, registry.clone(), options, async { drop(stopped.await) }));
         Self { registry, address, stop: Some(stop), task }
