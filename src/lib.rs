@@ -63,6 +63,7 @@ pub mod followed;
 pub mod hooks;
 pub mod limits;
 pub mod link;
+pub mod memory;
 pub mod metrics;
 pub mod name;
 #[allow(dead_code)] // each is used where a harness looks for it

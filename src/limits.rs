@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::memory;
+
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
@@ -60,9 +62,16 @@ pub struct Limits {
 
     /// Bytes that all buckets together are charged for; more is OUT_OF_MEMORY [default: 75 % of the machine's memory or
     /// of the cgroup's, whichever is less]
-    #[arg(long, value_name = "BYTES", default_value_t = memory_default(), hide_default_value = true,
+    #[arg(long, value_name = "BYTES", default_value_t = memory::available() / 4 * 3, hide_default_value = true,
           value_parser = bounded(1, 1 << 50))]
     pub memory_bytes_max: usize,
+
+    /// Bytes that the process may have in memory, whatever for, while more is put: where it has them, what would be charged
+    /// more for is OUT_OF_MEMORY, lest the kernel end all of it [default: 7/8 of the machine's memory or of the cgroup's,
+    /// whichever is less]
+    #[arg(long, value_name = "BYTES", default_value_t = memory::available() / 8 * 7, hide_default_value = true,
+          value_parser = bounded(1, 1 << 50))]
+    pub resident_bytes_max: usize,
 
     /// Streams that one connection may have open at once; more wait at the client, as HTTP/2 says
     #[arg(long, value_name = "COUNT", default_value_t = 2_048, value_parser = bounded(1, 1 << 20))]
@@ -285,21 +294,6 @@ pub(crate) fn time(min: Duration, max: Duration) -> impl Fn(&str) -> Result<Dura
     }
 }
 
-/// Three quarters of the memory that this process may use: the machine's, or its cgroup's where that is less.
-fn memory_default() -> usize {
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let kib: usize =
-            text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim_end_matches("kB").trim().parse().ok()?;
-        Some(kib.saturating_mul(KIB))
-    });
-    // Version 2, then version 1: the process's own group as a container shows it. "max" does not parse, and means no limit.
-    let cgroup = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .iter()
-        .find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok());
-    let memory = machine.into_iter().chain(cgroup).min().unwrap_or(4 << 30);
-    memory / 4 * 3
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,7 +318,7 @@ mod tests {
         assert_eq!(limits.link_heartbeat, Duration::from_secs(15));
         assert_eq!(limits.connection_idle_max, Duration::from_secs(15 * 60));
         assert_eq!((limits.connection_age_max, limits.connection_age_grace), (None, Duration::from_secs(10)));
-        assert!(limits.memory_bytes_max > 0);
+        assert!(0 < limits.memory_bytes_max && limits.memory_bytes_max < limits.resident_bytes_max);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tonic::Code;
 
 use crate::{
     followed::Followed,
+    memory,
     registry::{Figures, Registry},
     server::meter::{Calls, Meter, Reading},
     service::{status, streams},
@@ -92,6 +93,12 @@ impl Sources {
             "pail_charged_bytes_max",
             "Bytes they may be charged for: memory-bytes-max",
             limits.memory_bytes_max,
+        )?;
+        page.gauge("pail_resident_bytes", "Bytes that the process has in memory", memory::resident())?;
+        page.gauge(
+            "pail_resident_bytes_max",
+            "Those that it may have while more is put: resident-bytes-max",
+            limits.resident_bytes_max,
         )?;
         page.counters("pail_buckets_created", "Buckets that were created", [(NO_LABELS, log.created)])?;
         let down = log.down.map(|(reason, count)| (reason.to_string(), count));

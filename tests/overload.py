@@ -9,16 +9,25 @@ can, 70 % at 10 times, where to refuse takes a fifth of its time; of the calls t
 times as long as in calm, or than --queue-time-max and a quarter of it, whichever is more; the rest are OVERLOADED, and
 nothing else. Somebody who asks for little meanwhile gets nine of ten calls done. Two seconds later nothing is refused, and 99 % take no longer than three times as long as in calm, or 5 ms.
 
+A stock tonic server, whose scans take as long, is then asked for twice what it can do: it must fail, or the question asks
+nothing.
+
 Other processes disturb a run as they disturb a server, and at 10 times as much the load takes as much of a processor as the
 server does: so what is too slow is measured again, twice at most.
 """
 
 import argparse
 import json
+import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "benches" / "comparison"))
+
+from peers import StockTonic
 from world import Running, Server, Wrong, end_as_told
 
 # How many times as much, and which part of what it can do it must do then.
@@ -96,6 +105,25 @@ def overloaded(server, times, done_min, full, p99_max_ms, seconds):
     return wrong
 
 
+class Asked:
+    """A stock tonic server, as a load wants one."""
+
+    def __init__(self, server, pail):
+        self.pail, self.env = pail, os.environ | {"PAIL_ADDR": server.address}
+
+
+def stock_tonic_fails(pail, full, seconds, p99_max_ms):
+    """It takes what comes, so that who is served has waited for all the rest."""
+    times = min(LOADS)
+    with StockTonic(64, scan_us=int(1e6 / full), threads=1) as server:
+        server = Asked(server, pail)
+        able = scanned(server, seconds, "--connections", 8, "--streams", 4)["ops_per_second"]
+        report = scanned(server, seconds, *WIDE, "--rate", int(able * times))
+    told(f"{times} times", report, able)
+    if report["p99_ms"] <= p99_max_ms:
+        raise Wrong("stock tonic does as well: the question asks nothing")
+
+
 def calm_again(server, full, calm_ms):
     time.sleep(1)  # and another passes as it warms up: two are allowed
     after = scanned(server, 2, *WIDE, "--rate", int(full / 2))
@@ -136,6 +164,8 @@ def main():
         for times in args.times:
             again(lambda: overloaded(server, times, LOADS[times], full, p99_max_ms, args.seconds))
             again(lambda: calm_again(server, full, calm["p99_ms"]))
+    print("a stock tonic server, whose scans take as long:")
+    stock_tonic_fails(args.pail, full, args.seconds, p99_max_ms)
     print("it does what it can, and refuses the rest")
 
 

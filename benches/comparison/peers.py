@@ -100,18 +100,20 @@ def benchmark_of(estimates):
 class Stock(Running):
     """A server of benches/stock-tonic, which prints its address."""
 
-    def __init__(self, binary, *arguments):
-        super().__init__([stock(binary), *arguments], stdout=subprocess.PIPE)
+    def __init__(self, binary, *arguments, **options):
+        super().__init__([stock(binary), *arguments], stdout=subprocess.PIPE, **options)
         self.address = self.process.stdout.readline().strip()
         if not self.address:
             raise Wrong(f"{binary} did not start")
 
 
 class StockTonic(Stock):
-    """tonic as it comes, with values of so many bytes."""
+    """tonic as it comes, with values of so many bytes, and scans that take so long; tokio takes as many threads as there
+    are processors, where it isn't said."""
 
-    def __init__(self, value_bytes):
-        super().__init__("stock-tonic", value_bytes)
+    def __init__(self, value_bytes, scan_us=0, threads=None):
+        threads = {} if threads is None else {"TOKIO_WORKER_THREADS": str(threads)}
+        super().__init__("stock-tonic", value_bytes, scan_us, env=os.environ | threads)
 
 
 class PlainHyper(Stock):

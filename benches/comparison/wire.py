@@ -44,7 +44,7 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.next_stream = 1
         self.heads, self.unsent = {}, bytearray()
-        self.answered = set()  # streams that have had DATA
+        self.answered, self.ended = set(), set()  # streams that have had DATA, and an end
         self.markers = 0
         self.rest, self.tail = b"", b""
         # As if there was no flow control: what is measured is the server, and this side always reads.
@@ -80,7 +80,10 @@ class Connection:
             if at + 9 + length > end:
                 break
             kind = octets[at + 3]
-            if kind != HEADERS:
+            if kind == HEADERS:
+                if octets[at + 4] & END_STREAM:
+                    self.ended.add(octets[at + 5 : at + 9])
+            else:
                 self.take(kind, octets[at + 4], octets[at + 5 : at + 9], octets[at + 9 : at + 9 + length])
             at += 9 + length
         self.rest = octets[at:]

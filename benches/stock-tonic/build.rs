@@ -1,8 +1,8 @@
-//! Generates from pail's proto the three RPCs that are compared, and the two by which `pail bench` prepares and clears what it
+//! Generates from pail's proto the RPCs that are compared, and the two by which `pail bench` prepares and clears what it
 //! measures; tonic answers the others with UNIMPLEMENTED.
 
 const PROTO: &str = "../../proto";
-const RPCS: [&str; 5] = ["Get", "Put", "Watch", "Pipeline", "List"];
+const RPCS: [&str; 6] = ["Get", "Put", "Scan", "Watch", "Pipeline", "List"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed={PROTO}");

@@ -81,6 +81,7 @@ impl Bucket {
         let (entries, version) = (BTreeMap::new(), Version::default());
         let mut bucket =
             Self { env: Arc::clone(env), owner, entries, times: None, version, charged: 0, freed: 0, record: None };
+        env.budget.admit(cost::bucket(name))?;
         bucket.charge(cost::bucket(name))?;
         Ok(bucket)
     }
@@ -326,6 +327,8 @@ impl Bucket {
         let version = if strikes(Bug::ReorderedVersions) { next.next() } else { next };
         // Those who watch have a copy of their own.
         let copy = self.record.is_some().then(|| value.clone());
+        // Also in the place of something as large: an allocator may have no use for what that leaves.
+        self.env.budget.admit(cost::key(key.as_str()) + cost::value(&value))?;
         self.exchange(key.as_str(), Some(Slot { value, version, due }))?;
         self.version = next;
         if let Some(value) = copy {

@@ -1,15 +1,18 @@
 //! What a bucket promises, without a registry.
 
-use std::{thread, time::Duration};
+use std::{cell::Cell, thread, time::Duration};
 
 use super::*;
 use crate::{
-    budget::Owner,
+    budget::{Owner, Resident},
     clock::{Clock, ManualClock},
     name::Revision,
     process::{CallError, Process, Reason},
     sync::Ordering,
 };
+
+// Whether the process has all the memory that it may have.
+thread_local!(static IS_FULL: Cell<bool> = const { Cell::new(false) });
 
 /// A bucket, and what it is made of.
 struct Fixture {
@@ -22,7 +25,7 @@ impl Fixture {
     fn new(limits: Limits) -> Self {
         let clock = Arc::new(ManualClock::default());
         let env = Arc::new(Env {
-            budget: Budget::new(limits.memory_bytes_max),
+            budget: Budget::new(limits.memory_bytes_max).beside(Resident::new(0, || usize::from(IS_FULL.get()), || ())),
             entries: AtomicUsize::new(0),
             timeline: Timeline::new(Arc::clone(&clock) as Arc<dyn Clock>),
             alarms: Alarms::default(),
@@ -163,6 +166,25 @@ fn what_somebody_has_is_counted_for_him_too_and_given_back_once() {
 }
 
 #[test]
+fn where_the_process_has_no_memory_left_nothing_is_put_and_the_rest_goes_on() {
+    let fixture = Fixture::new(Limits::default());
+    let first = fixture.put("k", "value", None).unwrap();
+    let before = fixture.summary();
+    IS_FULL.set(true);
+    let full = Error::OverBudget(OverBudget::Process { limit: 0 });
+    assert_eq!(fixture.put("k", "v", None).unwrap_err(), full, "however small, and in the place of what is there");
+    assert_eq!(fixture.put("l", "v", None).unwrap_err(), full);
+    assert_eq!(Bucket::new("c", &fixture.env, None).unwrap_err(), full);
+    let ops = vec![Op::Delete(key("k")), Op::Put(key("l"), Value::Flag(true), None)];
+    let failed = fixture.transact(vec![], ops, vec![]);
+    assert!(failed.is_err(), "{failed:?}");
+    assert_eq!(fixture.summary(), before, "nothing of it is done");
+    assert_eq!(fixture.get("k").unwrap().version, first);
+    fixture.delete("k", None).unwrap();
+    assert_eq!(fixture.summary().1, 0);
+}
+
+#[test]
 fn a_refused_put_charges_nothing_and_a_death_gives_back_what_was_charged() {
     let entry = |text: &str| cost::key("k") + cost::value(&Value::Text(text.into()));
     let (small, large) = ("x".repeat(100), "x".repeat(2_000));
@@ -174,7 +196,7 @@ fn a_refused_put_charges_nothing_and_a_death_gives_back_what_was_charged() {
     fixture.put("a", &small, None).unwrap();
     assert_eq!(fixture.summary(), (1, 1, one));
 
-    assert_eq!(fixture.put("b", &"x".repeat(200), None), Err(OverBudget { limit }.into()));
+    assert_eq!(fixture.put("b", &"x".repeat(200), None), Err(OverBudget::Account { limit }.into()));
     assert_eq!(fixture.put("a", &large, None), Err(Error::BucketFull { limit: 2_000 }));
     assert_eq!((fixture.summary(), used()), ((1, 1, one), one));
 

@@ -233,7 +233,7 @@ fn a_bucket_that_there_is_no_memory_for_is_refused_and_one_that_goes_makes_room(
     let limit = cost::bucket("a");
     let registry = registry_with(Limits { memory_bytes_max: limit, ..Limits::default() });
     create(&registry, "a");
-    let over = Error::Bucket(bucket::Error::OverBudget(crate::budget::OverBudget { limit }));
+    let over = Error::Bucket(bucket::Error::OverBudget(crate::budget::OverBudget::Account { limit }));
     assert_eq!(put(&registry, "a", "milk").unwrap_err(), over);
     assert_eq!(registry.create(name("b"), FOR_EVER).unwrap_err(), over);
     stop(&registry, "a").unwrap();

@@ -328,9 +328,14 @@ impl Subject<'_> {
                 let words = format!("bucket {bucket} would take more than {limit} bytes");
                 Failure::new(Reason::OutOfMemory, words).quota("bucket_bytes", limit)
             }
-            bucket::Error::OverBudget(OverBudget { limit }) => {
+            bucket::Error::OverBudget(OverBudget::Account { limit }) => {
                 let words = format!("all buckets together would take more than {limit} bytes");
                 Failure::new(Reason::OutOfMemory, words).quota("memory_bytes", limit)
+            }
+            bucket::Error::OverBudget(OverBudget::Process { limit }) => {
+                let words =
+                    format!("the server has {limit} bytes in memory, and takes nothing more until something is gone");
+                Failure::new(Reason::OutOfMemory, words).quota("resident_bytes", limit)
             }
             bucket::Error::OverQuota(OverQuota { limit }) => {
                 let words =

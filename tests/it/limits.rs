@@ -326,3 +326,13 @@ async fn where_there_is_no_room_for_answers_a_large_one_is_refused_and_a_change_
     refused(client.transact(transaction).await, Code::Unavailable, "OVERLOADED", &[("limit", "0")]);
     assert_eq!(client.lookup("b").await.unwrap().entry_count, 2, "nothing was changed");
 }
+
+#[tokio::test]
+async fn where_the_process_has_as_much_memory_as_it_may_nothing_is_created() {
+    let server = Server::with(Limits { resident_bytes_max: 1, ..Limits::default() });
+    let client = server.client().await;
+    let facts = [("bucket", "b"), ("limit", "1")];
+    let details = refused(client.create("b").await, Code::ResourceExhausted, "OUT_OF_MEMORY", &facts);
+    assert_eq!(details.quota_failure().unwrap().violations[0].subject, "resident_bytes");
+    assert_eq!(server.registry.charged_bytes(), 0);
+}

@@ -2,16 +2,21 @@
 //! and handlers that do nothing.
 //!
 //! ```sh
-//! stock-tonic [VALUE_BYTES]
+//! stock-tonic [VALUE_BYTES [SCAN_US]]
 //! ```
 //!
 //! Get answers with one and the same entry, whose value has so many bytes (64 where it isn't said); Put with one and
-//! the same version; Watch says that it has synced and then nothing, for ever. So it is as large on the wire as pail,
+//! the same version; Scan with nothing, after it has kept a processor busy for so many microseconds (none); Watch says that it has synced and then nothing, for ever. So it is as large on the wire as pail,
 //! and what it costs is gRPC alone. Pipeline says that each Create was done, whatever was asked, and List that there is
 //! nothing: so that `pail bench` can have its way before and after. It listens on a free port, prints its address, and
 //! serves until SIGINT, and then as long as tonic takes to end.
 
-use std::{error::Error, pin::Pin};
+use std::{
+    error::Error,
+    hint,
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{
@@ -21,7 +26,8 @@ use tonic::{
 
 use self::pb::{
     CreateResponse, Entry, GetRequest, GetResponse, ListRequest, ListResponse, PipelineRequest, PipelineResponse,
-    PipelineResult, PutRequest, PutResponse, Value, WatchRequest, WatchResponse, WatchSynced,
+    PipelineResult, PutRequest, PutResponse, ScanRequest, ScanResponse, Value, WatchRequest, WatchResponse,
+    WatchSynced,
     bucket_service_server::{BucketService, BucketServiceServer},
     pipeline_result,
     value::Kind,
@@ -38,6 +44,7 @@ const BUCKET_ID: u64 = 1_764_000_000_000_001;
 
 struct Empty {
     entry: Entry,
+    scan: Duration,
 }
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -53,6 +60,14 @@ impl BucketService for Empty {
 
     async fn put(&self, _: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         Ok(Response::new(PutResponse { version: 1, bucket_id: BUCKET_ID }))
+    }
+
+    async fn scan(&self, _: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
+        let end = Instant::now() + self.scan;
+        while Instant::now() < end {
+            hint::spin_loop();
+        }
+        Ok(Response::new(ScanResponse::default()))
     }
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -79,13 +94,15 @@ impl BucketService for Empty {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let value_bytes = std::env::args().nth(1).map_or(Ok(64), |bytes| bytes.parse())?;
+    let mut arguments = std::env::args().skip(1);
+    let value_bytes = arguments.next().map_or(Ok(64), |bytes| bytes.parse())?;
+    let scan = Duration::from_micros(arguments.next().map_or(Ok(0), |micros| micros.parse())?);
     let value = Value { kind: Some(Kind::Text("x".repeat(value_bytes))) };
     let entry = Entry { key: format!("key{value_bytes}"), value: Some(value), version: 1, expire_time: None };
 
     let listener = TcpIncoming::bind(([127, 0, 0, 1], 0).into())?.with_nodelay(Some(true)); // as Server::serve does
     println!("{}", listener.local_addr()?);
-    let service = BucketServiceServer::new(Empty { entry });
+    let service = BucketServiceServer::new(Empty { entry, scan });
     let told = async { drop(tokio::signal::ctrl_c().await) };
     Server::builder().add_service(service).serve_with_incoming_shutdown(listener, told).await?;
     Ok(())

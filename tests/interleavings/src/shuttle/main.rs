@@ -17,6 +17,8 @@ mod clock;
 mod judge;
 #[path = "../../../../src/limits.rs"]
 mod limits;
+#[path = "../../../../src/memory.rs"]
+pub mod memory;
 #[path = "../../../../src/name.rs"]
 mod name;
 #[path = "../../../../src/planted.rs"]
