@@ -74,12 +74,13 @@ class H2Load(Load):
     connections: int
     streams: int
     answer_bytes: tuple[float, float]
+    scheme: str = field(default="http", kw_only=True)
 
     def command(self, address, requests):
         shape = ["-t", 1, "-c", self.connections, "-m", self.streams, "-n", requests]
         windows = ["-w", WINDOW_BITS, "-W", WINDOW_BITS]
         grpc = ["-H", "content-type: application/grpc", "-H", "te: trailers", "-d", self.body]
-        return ["h2load", *shape, *windows, *grpc, f"http://{address}{self.path}"]
+        return ["h2load", *shape, *windows, *grpc, f"{self.scheme}://{address}{self.path}"]
 
     def run(self, address, requests, within=()):
         requests = max(requests, self.connections)  # fewer it refuses
@@ -97,6 +98,14 @@ class H2Load(Load):
     def started(self, address, requests):
         """The same, running, for as long as a `with` lasts."""
         return Running(self.command(address, requests), stdout=subprocess.DEVNULL)
+
+
+class H2LoadAnew(H2Load):
+    """A connection for each request."""
+
+    def requests_in(self, address, seconds):
+        self.run(address, self.connections)
+        return self.connections
 
 
 @dataclass

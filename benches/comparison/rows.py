@@ -3,8 +3,8 @@
 from latency import at_half_of_saturation
 from many import ELIXIR, creates, downs, empty_buckets, fan_out, idle_watches, in_process, one_and_a_million
 from race import BYTES, CPU, P99, RATE, Row, at_least, at_most
-from unary import ETCD, PAIL, REDIS, STOCK
-from unary import against_etcd, etcd_get, etcd_put, get, one_each, pipelined, put, unary, values
+from unary import ETCD, PAIL, REDIS, STOCK, TLS
+from unary import against_etcd, by_tls, etcd_get, etcd_put, get, get_anew, one_each, pipelined, put, unary, values
 
 ROWS = [
     Row(
@@ -82,5 +82,12 @@ ROWS = [
         "Get of 64, 512 and 4,096 bytes, 8 × 100",
         values,
         [at_most(1.3, CPU, "512 bytes", "64 bytes")],
+    ),
+    Row("tls", "Get in the clear and by TLS 1.3, 8 × 100", by_tls(get), [at_most(1.3, CPU, TLS, PAIL)]),
+    Row(
+        "tls-connect",
+        "A connection and a Get, in the clear and by TLS 1.3",
+        by_tls(get_anew),
+        [at_most(5, CPU, TLS, PAIL)],
     ),
 ]

@@ -4,9 +4,9 @@ from functools import partial
 
 import messages as m
 import peers
-from load import H2Load, RedisBenchmark
+from load import H2Load, H2LoadAnew, RedisBenchmark, output_of
 from race import served
-from world import Server
+from world import DEADLINE_S, Server
 
 SERVICE = "/pail.v1.BucketService/"
 BUCKET, KEY = "bench", "key"
@@ -14,7 +14,9 @@ VALUE_BYTES = 64
 # As long on the wire as every id of pail's, and as the one that stock tonic answers with.
 ID = 1_764_000_000_000_001
 
-PAIL, STOCK, REDIS, ETCD = "pail", "stock tonic", "redis", "etcd"
+PAIL, TLS, STOCK, REDIS, ETCD = "pail", "pail by TLS", "stock tonic", "redis", "etcd"
+# Connections that are made for one request each.
+ANEW = 2_000
 # Operations in a message, and messages in a stream.
 PACKED, PACKS = 100, 100
 
@@ -28,13 +30,26 @@ def body(setting, name, octets):
 # Servers, with what the loads expect to find.
 
 
-def pail(stack, setting, values=(VALUE_BYTES,)):
+def pail(stack, setting, values=(VALUE_BYTES,), tls=False):
     """pail with one bucket, and in it a value of each size, under KEY and the size."""
-    server = stack.enter_context(Server(setting.pail))
+    files = certified(setting) if tls else {}
+    server = stack.enter_context(Server(setting.pail, *(word for pair in files.items() for word in pair)))
+    if tls:
+        server.env |= {"PAIL_ADDR": f"https://{server.address}", "PAIL_CA": files["--tls-cert"]}
     server.do("create", BUCKET)
     for each in values:
         server.do("put", BUCKET, f"{KEY}{each}", "x" * each)
     return server
+
+
+def certified(setting):
+    """A certificate of this address, by itself, and its key, as pail is told of them."""
+    peers.need("openssl", "openssl")
+    cert, key = setting.directory / "cert.pem", setting.directory / "key.pem"
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=pail", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
+    output_of(["openssl", "req", "-x509", *curve, *names, "-keyout", key, "-out", cert], DEADLINE_S)
+    return {"--tls-cert": str(cert), "--tls-key": str(key)}
 
 
 def stock_tonic(stack):
@@ -64,11 +79,17 @@ def get_answer(key, value_bytes, version):
     return m.field(1, entry) + m.field(2, ID)
 
 
-def get(setting, connections, streams, value_bytes=VALUE_BYTES):
+def get(setting, connections=8, streams=100, value_bytes=VALUE_BYTES, **scheme):
     key = f"{KEY}{value_bytes}"
     request = body(setting, f"get-{value_bytes}", m.framed(m.get(BUCKET, key)))
     size = len(m.framed(get_answer(key, value_bytes, 1)))
-    return H2Load(SERVICE + "Get", request, connections, streams, (size, size))
+    return H2Load(SERVICE + "Get", request, connections, streams, (size, size), **scheme)
+
+
+def get_anew(setting, **scheme):
+    """A Get by a connection of its own."""
+    each = get(setting, ANEW, 1)
+    return H2LoadAnew(each.path, each.body, ANEW, 1, each.answer_bytes, **scheme)
 
 
 def put(setting, connections, streams):
@@ -94,6 +115,16 @@ def unary(load, connections, streams):
         shape = load(setting, connections, streams)
         enter(PAIL, lambda: served(PAIL, pail(stack, setting), shape, setting))
         enter(STOCK, lambda: served(STOCK, stock_tonic(stack), shape, setting))
+
+    return lanes
+
+
+def by_tls(load):
+    """pail in the clear and by TLS, under the same load."""
+
+    def lanes(stack, setting, enter):
+        enter(PAIL, lambda: served(PAIL, pail(stack, setting), load(setting), setting))
+        enter(TLS, lambda: served(TLS, pail(stack, setting, tls=True), load(setting, scheme="https"), setting))
 
     return lanes
 

@@ -32,6 +32,7 @@ mod options;
 mod output;
 mod pipeline;
 mod progress;
+mod resume;
 mod shell;
 mod token;
 mod top;

@@ -23,19 +23,21 @@ use tokio::{
     sync::mpsc::{self, Sender},
     time::{MissedTickBehavior, interval, sleep},
 };
+use tonic::Status;
 
 use self::model::Model;
 use super::{
     error::Error,
     metrics::Metrics,
     options::{Client, Options, duration},
+    resume::{Next, Place},
 };
 use crate::pb::{self, EventKind, watch_response::Response};
 
 /// Buckets that are asked for at a time.
 const PAGE: i32 = 200;
 
-/// A watch that was lost is begun again after this long.
+/// A watch that would not get better is tried again after this long, for an operator who looks may mend it.
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// Shows what a server does, as it goes: calls, latencies and errors, what is full, what lives, and what dies and why
@@ -147,51 +149,58 @@ fn keys(to: Sender<News>) {
     });
 }
 
-/// Watches what dies, and goes on where it was.
+/// Watches what dies, and goes on where it was, until nobody listens.
 async fn feed(mut client: Client, prefix: String, to: Sender<News>) {
-    let mut after = None;
-    loop {
-        let request = pb::WatchRequest {
-            prefix: Some(prefix.clone()),
-            kinds: vec![EventKind::Down.into()],
-            skip_initial: after.is_none(),
-            after_revision: after,
-            ..Default::default()
+    let kinds = vec![EventKind::Down.into()];
+    let asked = pb::WatchRequest { prefix: Some(prefix), kinds, skip_initial: true, ..Default::default() };
+    let mut place = Place::new(asked, None);
+    while let Some(request) = place.request() {
+        let Err(status) = stream(&mut client, request, &mut place, &to).await else { return };
+        let why = status.message().to_owned();
+        let wait = match place.next(&status.into()) {
+            Next::Move | Next::Restart => Duration::ZERO,
+            Next::Resume(wait) => wait,
+            Next::Fail => AGAIN,
         };
-        let end = match client.watch(request).await {
-            Err(status) => status,
-            Ok(watch) => {
-                let mut watch = watch.into_inner();
-                if to.send(News::Feed("live".to_owned())).await.is_err() {
-                    return;
-                }
-                loop {
-                    match watch.message().await {
-                        Ok(Some(pb::WatchResponse { revision, response })) => {
-                            after = Some(revision).filter(|revision| *revision > 0).or(after);
-                            let Some(Response::Events(pb::WatchEvents { events })) = response else { continue };
-                            let downs = events.into_iter().filter_map(|event| match event.event {
-                                Some(pb::event::Event::Down(down)) => Some(down),
-                                _ => None,
-                            });
-                            if to.send(News::Downs(downs.collect())).await.is_err() {
-                                return;
-                            }
-                        }
-                        Ok(None) => break tonic::Status::unavailable("it has ended"),
-                        Err(status) => break status,
-                    }
-                }
-            }
-        };
-        if end.code() == tonic::Code::OutOfRange {
-            after = None; // the history begins later, or it is another registry
-        }
-        if to.send(News::Feed(end.message().to_owned())).await.is_err() {
+        if to.send(News::Feed(why)).await.is_err() {
             return;
         }
-        sleep(AGAIN).await;
+        sleep(wait).await;
     }
+}
+
+/// One stream of it, to its end; `Ok` where nobody listens any more.
+async fn stream(
+    client: &mut Client,
+    request: pb::WatchRequest,
+    place: &mut Place,
+    to: &Sender<News>,
+) -> Result<(), Status> {
+    let mut stream = client.watch(request).await?.into_inner();
+    while let Some(pb::WatchResponse { revision, response }) = stream.message().await? {
+        let news = match response {
+            Some(Response::Started(started)) => {
+                place.started(started.registry_id, started.monitors);
+                News::Feed("live".to_owned())
+            }
+            Some(Response::Events(pb::WatchEvents { events })) => {
+                let down = |event: pb::Event| match event.event {
+                    Some(pb::event::Event::Down(down)) => Some(down),
+                    _ => None,
+                };
+                News::Downs(events.into_iter().filter_map(down).collect())
+            }
+            _ => {
+                place.reached(revision);
+                continue;
+            }
+        };
+        if to.send(news).await.is_err() {
+            return Ok(());
+        }
+        place.reached(revision);
+    }
+    Err(Status::unavailable("the watch has ended"))
 }
 
 /// The whole screen, given back on every way out.

@@ -1,7 +1,6 @@
 //! `watch`: a line for each event, as it happens.
 
 mod exec;
-mod resume;
 
 use std::{
     io::{self, Write as _},
@@ -13,16 +12,14 @@ use serde_json::{Value as Json, json};
 use tokio::time::timeout;
 use tonic::Status;
 
-use self::{
-    exec::Exec,
-    resume::{Next, Place},
-};
+use self::exec::Exec;
 use super::{
     error::{EXIT_INTERRUPTED, Error},
     json::{ToJson as _, reason_name},
     lifecycle::time,
     options::{Options, duration},
     output::{Escaped, Format, Output},
+    resume::{Next, Place},
     value,
 };
 use crate::{

@@ -1,8 +1,8 @@
-//! Going on after a lost connection: from where, and after how long.
+//! Going on with a watch after a lost connection: from where, and after how long.
 
 use std::{mem, time::Duration};
 
-use super::super::{backoff::Backoff, error::Error};
+use super::{backoff::Backoff, error::Error};
 use crate::pb::{Monitor, WatchRequest};
 
 /// How far a watch has come, and how to go on from there.
