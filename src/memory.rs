@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    ptr,
 };
 
 /// The bytes that this process may use: the machine's, or those of a cgroup that it is in, whichever is least. 4 GiB where
@@ -62,6 +63,28 @@ pub fn give_back() {
     unsafe {
         libmimalloc_sys::mi_collect(true);
     }
+}
+
+/// The bytes that the allocator has ready: what is in use, and what it keeps for more.
+#[must_use]
+pub fn allocator() -> usize {
+    let (mut bytes, not_asked) = (0, ptr::null_mut());
+    // SAFETY: each pointer is null, which says that the figure is not asked for, or leads to `bytes`, which is written to
+    // before this returns, and by nobody else.
+    #[allow(unsafe_code)]
+    unsafe {
+        libmimalloc_sys::mi_process_info(
+            not_asked,
+            not_asked,
+            not_asked,
+            not_asked,
+            not_asked,
+            &raw mut bytes,
+            not_asked,
+            not_asked,
+        );
+    }
+    bytes
 }
 
 #[cfg(test)]

@@ -100,6 +100,7 @@ impl Sources {
             "Those that it may have while more is put: resident-bytes-max",
             limits.resident_bytes_max,
         )?;
+        page.gauge("pail_allocator_bytes", "Bytes that the allocator has ready, in use or not", memory::allocator())?;
         page.counters("pail_buckets_created", "Buckets that were created", [(NO_LABELS, log.created)])?;
         let down = log.down.map(|(reason, count)| (reason.to_string(), count));
         let down = down.iter().map(|(reason, count)| ([("reason", reason.as_str())], *count));
