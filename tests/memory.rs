@@ -5,12 +5,15 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    future::pending,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Waker},
+    time::{Duration, Instant},
 };
 
 use futures_util::Stream as _;
@@ -19,12 +22,17 @@ use pail::{
     clock::SystemClock,
     limits::{Limits, WATCH_BATCH_BYTES},
     name::{BucketName, Key},
+    pb::{self, bucket_service_client::BucketServiceClient, link_request::Request},
     process::Reason,
     registry::{Registry, Target},
+    serve::serve,
+    server::Options,
     value::Value,
     watch::{Entries, Initial, Kinds, Watch},
 };
 use parking_lot::Mutex;
+use tokio::{net::TcpListener, runtime, sync::mpsc, time::sleep};
+use tokio_stream::wrappers::ReceiverStream;
 
 /// The system's allocator, with a count of the bytes that are out: a block has a header and is rounded up, as in glibc.
 struct Counting;
@@ -175,6 +183,62 @@ fn growth(work: impl FnOnce()) -> isize {
     let before = ALLOCATED.load(Ordering::Relaxed);
     work();
     ALLOCATED.load(Ordering::Relaxed).wrapping_sub(before).cast_signed()
+}
+
+/// Does some of everything, and goes without a word: its bucket ends with its link.
+async fn come_and_go(address: SocketAddr, bucket: String) {
+    let mut client = BucketServiceClient::connect(format!("http://{address}")).await.unwrap();
+    let watch = pb::WatchRequest { prefix: Some(String::new()), entries: true, ..Default::default() };
+    let mut watch = client.watch(watch).await.unwrap().into_inner();
+    watch.message().await.unwrap().unwrap();
+    client.create(pb::CreateRequest { bucket: bucket.clone(), ..Default::default() }).await.unwrap();
+    let value = Some(pb::Value { kind: Some(pb::value::Kind::Text("value".to_owned())) });
+    let put = pb::PutRequest { bucket: bucket.clone(), key: "key".to_owned(), value, ..Default::default() };
+    client.put(put).await.unwrap();
+    let (to, requests) = mpsc::channel(1);
+    let request = Some(Request::Link(pb::LinkBucket { bucket, ..Default::default() }));
+    to.send(pb::LinkRequest { id: 1, request }).await.unwrap();
+    let mut link = client.link(ReceiverStream::new(requests)).await.unwrap().into_inner();
+    link.message().await.unwrap().unwrap();
+}
+
+#[test]
+fn clients_that_came_and_went_leave_the_heap_where_it_was() {
+    const CLIENTS: usize = 1_000;
+    let _alone = ALONE.lock();
+    let limits = Limits { history_events_max: 1, ring_bytes_max: 1 << 16, ..Limits::default() };
+    runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let registry = Registry::start(limits.clone(), Arc::new(SystemClock::default()), "memory".to_owned());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = serve(listener, registry.clone(), Options::new(limits, Duration::ZERO), pending());
+        let server = tokio::spawn(server);
+        let clients = async |count: usize| {
+            for number in 0..count {
+                come_and_go(address, format!("the bucket of client {number:06}")).await;
+            }
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let mut least = usize::MAX;
+            // What is left once nobody is left: the least there is to be seen for half a second.
+            let mut seen = Instant::now();
+            while seen.elapsed() < Duration::from_millis(500) || registry.charged_bytes() > 0 {
+                assert!(Instant::now() < deadline, "{} bytes of buckets are left", registry.charged_bytes());
+                let now = ALLOCATED.load(Ordering::Relaxed);
+                if now < least {
+                    (least, seen) = (now, Instant::now());
+                }
+                // The server is on this thread, and has to have it.
+                sleep(Duration::from_millis(1)).await;
+            }
+            least
+        };
+        let before = clients(100).await; // tables that grow on first use
+        let after = clients(CLIENTS).await;
+        let left = after.saturating_sub(before);
+        println!("{left} bytes are left of {CLIENTS} clients");
+        assert!(left < 16 * CLIENTS, "{left} bytes are left of {CLIENTS} clients");
+        server.abort();
+    });
 }
 
 #[test]
