@@ -15,6 +15,7 @@ mod gate;
 mod guard;
 mod health;
 mod intake;
+mod leisure;
 pub mod meter;
 mod observed;
 mod router;

@@ -12,7 +12,8 @@ use std::{
 
 use tokio::{runtime, sync::mpsc, task::JoinSet};
 
-use super::shed;
+use super::{leisure::Leisure, shed};
+use crate::memory;
 
 /// Where connections are served. Dropped, it cuts them all.
 pub(super) enum Workers {
@@ -86,10 +87,19 @@ impl Workers {
 impl Worker {
     fn start(number: usize, connections_max: usize) -> io::Result<Self> {
         let mut runtime = runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().on_thread_park(shed::rests).on_thread_unpark(shed::is_back).build()?;
+        let leisure = Arc::<Leisure>::default();
+        let is_back = {
+            let leisure = Arc::clone(&leisure);
+            move || {
+                shed::is_back();
+                leisure.wakes();
+            }
+        };
+        let runtime = runtime.enable_all().on_thread_park(shed::rests).on_thread_unpark(is_back).build()?;
         let (starts, mut queue) = mpsc::channel::<Start>(connections_max);
         let run = move || {
             runtime.block_on(async {
+                drop(tokio::spawn(async move { leisure.spend(memory::give_back).await }));
                 while let Some(start) = queue.recv().await {
                     start();
                 }
