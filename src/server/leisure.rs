@@ -16,16 +16,16 @@ const REST: Duration = Duration::from_secs(1);
 /// Whether a worker rests, as its runtime tells.
 #[derive(Debug, Default)]
 pub(super) struct Leisure {
-    /// How often it has woken up.
-    wakes: AtomicU64,
+    /// For how long it has slept in all, in nanoseconds. It may wrap.
+    slept: AtomicU64,
     is_awaited: AtomicBool,
     woken: Notify,
 }
 
 impl Leisure {
-    /// The worker has woken up.
-    pub(super) fn wakes(&self) {
-        self.wakes.fetch_add(1, Relaxed);
+    /// The worker wakes up after so long a sleep.
+    pub(super) fn wakes(&self, slept: Duration) {
+        self.slept.fetch_add(u64::try_from(slept.as_nanos()).unwrap_or(u64::MAX), Relaxed);
         if self.is_awaited.load(Relaxed) {
             self.is_awaited.store(false, Relaxed);
             self.woken.notify_one();
@@ -42,11 +42,11 @@ impl Leisure {
         }
     }
 
-    /// Whether the worker has woken up for nothing but this, meanwhile. One that has not woken up at all has not slept.
+    /// Whether the worker has slept for nearly all of a while that passes now.
     async fn rests(&self) -> bool {
-        let before = self.wakes.load(Relaxed);
+        let before = self.slept.load(Relaxed);
         sleep(REST).await;
-        self.wakes.load(Relaxed) == before + 1
+        Duration::from_nanos(self.slept.load(Relaxed).wrapping_sub(before)) >= REST / 20 * 19
     }
 }
 
@@ -62,18 +62,18 @@ mod tests {
         let story = async {
             // Between those of the worker.
             sleep(REST / 2).await;
-            for (wakes, expected, what) in [
-                (0, 0, "it has done nothing yet"),
-                (1, 0, "it works"),
-                (3, 0, "it has worked again and again"),
-                (0, 0, "it has never slept"),
-                (1, 1, "it has slept"),
-                (0, 1, "it sleeps on"),
-                (0, 1, "and on"),
-                (1, 1, "it works again"),
-                (1, 2, "it has slept again"),
+            for (sleeps, expected, what) in [
+                (vec![], 0, "it has not woken up yet"),
+                (vec![REST], 0, "it wakes up"),
+                (vec![REST / 10; 9], 0, "it works now and then"),
+                (vec![], 0, "it never sleeps"),
+                (vec![REST / 2, REST / 2], 1, "it has slept"),
+                (vec![], 1, "it sleeps on"),
+                (vec![], 1, "and on"),
+                (vec![2 * REST], 1, "it wakes up again"),
+                (vec![REST], 2, "it has slept again"),
             ] {
-                (0..wakes).for_each(|_| leisure.wakes());
+                sleeps.into_iter().for_each(|slept| leisure.wakes(slept));
                 sleep(REST).await;
                 assert_eq!(times.get(), expected, "{what}");
             }

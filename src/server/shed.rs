@@ -159,12 +159,13 @@ pub(super) fn rests() {
     WORKER.with(|worker| worker.asleep.set(Some(Instant::now())));
 }
 
-/// The thread has woken up.
-pub(super) fn is_back() {
+/// The thread has woken up. Returns for how long it has slept.
+pub(super) fn is_back() -> Duration {
     WORKER.with(|worker| {
-        let slept = worker.asleep.take().map(|since| since.elapsed());
-        worker.rest.set(Some(worker.rest.get().unwrap_or_default() + slept.unwrap_or_default()));
-    });
+        let slept = worker.asleep.take().map(|since| since.elapsed()).unwrap_or_default();
+        worker.rest.set(Some(worker.rest.get().unwrap_or_default() + slept));
+        slept
+    })
 }
 
 /// A connection's share of its worker.

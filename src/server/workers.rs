@@ -90,10 +90,7 @@ impl Worker {
         let leisure = Arc::<Leisure>::default();
         let is_back = {
             let leisure = Arc::clone(&leisure);
-            move || {
-                shed::is_back();
-                leisure.wakes();
-            }
+            move || leisure.wakes(shed::is_back())
         };
         let runtime = runtime.enable_all().on_thread_park(shed::rests).on_thread_unpark(is_back).build()?;
         let (starts, mut queue) = mpsc::channel::<Start>(connections_max);
