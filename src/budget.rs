@@ -100,7 +100,7 @@ struct Over;
 /// answers have theirs.
 ///
 /// To look costs some 20 µs, so it is done once for each 64th part of the bound that is asked for. While it is passed, who asks
-/// has the allocator give back what it can, at most every [`LOOK_AGAIN`], and for a twentieth of the time.
+/// has the allocator give back what it can, every 10 ms at most, and for a twentieth of the time.
 #[derive(Debug)]
 pub struct Resident {
     limit: usize,

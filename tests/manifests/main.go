@@ -124,7 +124,7 @@ func rules(all manifests) []rule {
 		{"its root is read only", is(inside.ReadOnlyRootFilesystem, true)},
 		{"it may gain nothing", is(inside.AllowPrivilegeEscalation, false) && len(inside.Capabilities.Drop) == 1},
 		{"it has no token of the cluster's", is(pod.AutomountServiceAccountToken, false)},
-		{"memory has a limit, four times what is charged", bytesMax > 0 && 4*bytesMax <= pail.Resources.Limits.Memory().Value()},
+		{"memory has a limit, twice what is charged", bytesMax > 0 && 2*bytesMax <= pail.Resources.Limits.Memory().Value()},
 		{"the policy is about it", maps.Equal(all.policy.Spec.PodSelector.MatchLabels, all.pail.Spec.Selector.MatchLabels)},
 		{"only who says so may reach it, and its calls only from its own namespace", named && len(clients) == 1 && clients[0].NamespaceSelector == nil},
 	}
