@@ -37,7 +37,7 @@ SERVICE = "/pail.v1.BucketService/"
 BUCKETS = 50
 # What is put first, and what takes its place: each in one frame with others of its kind.
 FIRST_SIZES, SIZES = (10, 15_000), (10, 100, 1_000, 3_000, 7_000, 15_000)
-STRINGS, PASSES, COST_MAX, TRIES = 100_000, 3, 1.2, 3
+STRINGS, PASSES, COST_MAX, TRIES = 100_000, 3, 1.2, 5
 
 
 class Cgroup:
@@ -99,6 +99,8 @@ class Refusals(Connections):
 
     def __init__(self, address):
         super().__init__(address, 1)
+        [one] = self.all
+        self.read_until(lambda: one.room > STREAMS * 16_384, "room for as much as is sent at a time")
 
     def send(self, messages):
         """Each message on a stream of its own, some at a time; returns how often the marker is in the answers."""

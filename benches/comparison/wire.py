@@ -46,6 +46,7 @@ class Connection:
         self.heads, self.unsent = {}, bytearray()
         self.answered, self.ended = set(), set()  # streams that have had DATA, and an end
         self.markers = 0
+        self.room = 0xFFFF  # that the server has told of, for all streams together
         self.rest, self.tail = b"", b""
         # As if there was no flow control: what is measured is the server, and this side always reads.
         window = INITIAL_WINDOW_SIZE.to_bytes(2, "big") + WINDOW_MAX.to_bytes(4, "big")
@@ -91,6 +92,8 @@ class Connection:
     def take(self, kind, flags, stream, payload):
         if kind == DATA:
             self.answered.add(stream)
+        elif kind == WINDOW_UPDATE and not any(stream):
+            self.room += int.from_bytes(payload, "big")
         elif kind in (SETTINGS, PING) and not flags & ACK:
             self.socket.sendall(frame(kind, ACK, 0, payload if kind == PING else b""))
         elif kind in (GOAWAY, RST_STREAM):
