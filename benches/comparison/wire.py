@@ -54,12 +54,14 @@ class Connection:
         self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, window) + frame(WINDOW_UPDATE, 0, 0, all_of_it))
 
     def prepare(self, path, body, half_close=True):
-        """A stream that sends `body`, which is small: nobody looks at how much the server takes, 64 KiB at least."""
+        """A stream that sends `body`, which is small: nobody looks at how much the server takes, 64 KiB at least. Returns its
+        number, as `answered` and `ended` have it."""
         if path not in self.heads:
             self.heads[path] = headers(self.address, path)
         self.unsent += frame(HEADERS, END_HEADERS, self.next_stream, self.heads[path])
         self.unsent += frame(DATA, END_STREAM if half_close else 0, self.next_stream, body)
         self.next_stream += 2
+        return (self.next_stream - 2).to_bytes(4, "big")
 
     def send(self):
         self.socket.sendall(self.unsent)

@@ -101,7 +101,7 @@ async fn what_is_done_is_counted_and_what_there_is_is_told() {
         assert_eq!(now.get(&name), Some(&value), "{name}");
     }
     assert!(now["pail_charged_bytes"] > 100.0 && now["process_resident_memory_bytes"] > 1e6);
-    assert!(now["pail_resident_bytes"] > 1e6 && now["pail_allocator_bytes"] >= 0.0);
+    assert!(now["pail_resident_bytes"] > 1e6 && now.contains_key("pail_allocator_bytes"));
     assert!(!now.keys().any(|name| name.starts_with("pail_tls")));
 
     // One whose client leaves is a call that was cancelled, and its connection has ended.
