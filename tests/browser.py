@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from world import DEADLINE_S, Server, Wrong, end_as_told, free_ports, has, pail_to_test, until
+from world import DEADLINE_S, Running, Server, Wrong, end_as_told, free_ports, has, pail_to_test, until
 
 try:
     from selenium import webdriver
@@ -153,6 +153,12 @@ def one_can_do_things(server, page):
         return [row[1:4] for row in page.rows("#downs")]
 
     yield shows_within(PAGE_S_MAX, lambda: ["many/099992", "KILLED", "by the browser"] in fed(), "and is in the feed")
+    page.write("#prefix", "held")
+    page.click("#filter button")
+    with Running([server.pail, "link", "held", "--", "sleep", "60"], env=server.env):
+        yield shows_within(PAGE_S_MAX * 3, lambda: [row[5] for row in page.rows("#buckets")] == ["1"], "a bucket with a link")
+    page.write("#prefix", "many/09999")
+    page.click("#filter button")
     # What clients write is text, whatever it looks like.
     forged = "<img src=x onerror=alert(1)>"
     server.do("create", f"many/09999/{forged}")

@@ -136,7 +136,7 @@ const ORDERS = {
 
 const bucket = (message) => ({
   name: str(message, 1), id: num(message, 2), version: num(message, 4), entries: num(message, 5), bytes: num(message, 6),
-  created: time(message, 7), expires: time(message, 8),
+  created: time(message, 7), expires: time(message, 8), links: num(message, 9),
 });
 
 async function list(token, size, signal) {
@@ -183,7 +183,7 @@ function fill(buckets) {
     const stop = document.createElement("button");
     stop.textContent = "stop";
     stop.addEventListener("click", () => end(bucket));
-    return row([bucket.name, bucket.id, bucket.entries, bucket.bytes, bucket.version, ago(bucket.created), ago(bucket.expires), stop]);
+    return row([bucket.name, bucket.id, bucket.entries, bucket.bytes, bucket.version, bucket.links, ago(bucket.created), ago(bucket.expires), stop]);
   }));
 }
 

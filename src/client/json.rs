@@ -99,7 +99,7 @@ macro_rules! scalars {
 scalars!(bool, u64, String);
 
 to_json! {
-    Bucket { name, id, create_revision, version, entry_count, byte_size, create_time, expire_time }
+    Bucket { name, id, create_revision, version, entry_count, byte_size, create_time, expire_time, link_count }
     Entry { key, value, version, expire_time }
     CreateResponse { bucket, created, revision }
     LookupResponse { bucket }

@@ -195,6 +195,7 @@ impl fmt::Display for Description<'_> {
         writeln!(f, "version:  {}", bucket.version)?;
         writeln!(f, "entries:  {}", bucket.entry_count)?;
         writeln!(f, "bytes:    {}", bucket.byte_size)?;
+        writeln!(f, "links:    {}", bucket.link_count)?;
         writeln!(f, "created:  {} (revision {})", time(bucket.create_time), bucket.create_revision)?;
         write!(f, "expires:  {}", expiry(bucket.expire_time))
     }

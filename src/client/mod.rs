@@ -258,6 +258,7 @@ id:       1
 version:  0
 entries:  0
 bytes:    0
+links:    0
 created:  - (revision 0)
 expires:  never
 milk\t1\tput
@@ -279,7 +280,7 @@ shopping\t1\tstopped
     #[tokio::test]
     async fn json_is_the_answer_with_the_names_of_the_api() {
         let lines = ["create b", "put b k -5 --int", "get b k", "watch a --verbose"];
-        let expected = r#"{"bucket":{"byte_size":0,"create_revision":0,"create_time":null,"entry_count":0,"expire_time":null,"id":1,"name":"b","version":0},"created":true,"revision":1}
+        let expected = r#"{"bucket":{"byte_size":0,"create_revision":0,"create_time":null,"entry_count":0,"expire_time":null,"id":1,"link_count":0,"name":"b","version":0},"created":true,"revision":1}
 {"bucket_id":1,"version":1}
 {"bucket_id":1,"entry":{"expire_time":null,"key":"k","value":{"integer":"-5"},"version":1}}
 {"revision":5,"started":{"monitors":[],"registry_id":"r"}}

@@ -88,6 +88,15 @@ impl<S: GenServer> Process<S> {
         me.flush(&|signal| matches!(signal, Signal::LinkExit { from, .. } if *from == peer.pid()));
     }
 
+    /// How many links it has, at this moment; none where it is dead.
+    #[must_use]
+    pub fn link_count(&self) -> usize {
+        match &*self.0.bonds.lock() {
+            Bonds::Alive { links: Some(links), .. } => links.len(),
+            Bonds::Alive { links: None, .. } | Bonds::Dead(_) => 0,
+        }
+    }
+
     fn link_exit(&self, exit: Exit) -> Signal {
         Signal::LinkExit { from: self.pid(), name: self.identity().to_string().into(), exit }
     }

@@ -236,8 +236,10 @@ fn a_link_is_idempotent_and_one_a_pair() {
     one.link(&two).unwrap();
     one.link(&two).unwrap();
     two.link(&one).unwrap();
+    assert_eq!([&one, &two].map(Process::link_count), [1, 1]);
     stop(&one, Reason::Shutdown);
     assert_eq!(exits(&two), [Reason::Shutdown]);
+    assert_eq!([&one, &two].map(Process::link_count), [0, 0]);
 }
 
 #[test]

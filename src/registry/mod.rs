@@ -94,6 +94,8 @@ pub struct Description {
     pub id: BucketId,
     /// When it was created, in wall-clock time since 1970.
     pub created_at: Duration,
+    /// How many links it has: of these Link streams it shares the life.
+    pub link_count: usize,
     /// The rest.
     pub summary: Summary,
 }
@@ -572,5 +574,11 @@ where
 
 fn description(bucket: &Process<Bucket>, summary: Summary) -> Description {
     let identity = bucket.identity();
-    Description { name: Arc::clone(&identity.name), id: identity.id, created_at: identity.created_at.into(), summary }
+    Description {
+        name: Arc::clone(&identity.name),
+        id: identity.id,
+        created_at: identity.created_at.into(),
+        link_count: bucket.link_count(),
+        summary,
+    }
 }

@@ -174,8 +174,7 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     let socket = Socket::new(stream);
     let begun = Begun::default();
     let connection = http.builder(begun.clone()).serve_connection(TokioIo::new(socket.clone()), service);
-    // A call that has just missed its connection's turn waits for a whole round, and then for those before it.
-    let share = Share::new(http.queue_time_max / 2);
+    let share = Share::new(http.queue_time_max);
     let mut connection = pin!(WithStreams::new(connection, begun, socket.clone(), share));
     let age_max = http.age_max.map(|age| give_or_take_a_tenth(age, getrandom::u32().unwrap_or(u32::MAX / 2)));
     let grace = tokio::select! {

@@ -2,10 +2,11 @@
 //!
 //! Who waits in a queue that only grows waits for nothing: its client has gone by the time it is served, and so have all
 //! behind it. So a worker that hardly rested for [`WINDOW`], and whose rounds are long, takes no more from its connections in
-//! one round than half of `--queue-time-max`, and refuses the rest at once, from its headers, before its body is decoded:
-//! OVERLOADED, with the time to try again. A burst that is shorter is done, and so is any number of calls that one round
-//! can hold; what one connection asks for at once is cut off where it has lasted for [`WINDOW`]. (Controlled delay, as in "Fail
-//! at Scale", Maurer 2015.) A window is one of work: who has no processor, for others have it, does not refuse on their account.
+//! one round than two fifths of `--queue-time-max`, less what refusing takes. The rest it refuses at once, from its headers,
+//! before its body is decoded: OVERLOADED, with the time to try again. A burst that is shorter is done, and so is any number
+//! of calls that one round can hold; what one connection asks for at once is cut off where it has lasted for [`WINDOW`] and
+//! for a round. (Controlled delay, as in "Fail at Scale", Maurer 2015.) A window is one of work: who has no processor, for
+//! others have it, does not refuse on their account.
 //!
 //! Each connection has the same share of a round, whatever it asks for: who asks for much is refused much, and takes
 //! nothing from who asks for little. What a call took beyond the share is paid for in rounds to come. (Deficit round
@@ -66,6 +67,8 @@ struct Worker {
     /// And in the one before.
     connections_before: Cell<u32>,
     is_full: Cell<bool>,
+    /// What all calls of a round may take, where it is full.
+    room: Cell<Duration>,
     /// A call in this window.
     has_refused: Cell<bool>,
     /// What the connection whose turn it is may still take. `None` where nobody counts.
@@ -98,6 +101,7 @@ impl Worker {
             connections: Cell::new(0),
             connections_before: Cell::new(0),
             is_full: Cell::new(false),
+            room: Cell::new(Duration::ZERO),
             has_refused: Cell::new(false),
             turn: Cell::new(None),
         }
@@ -121,7 +125,11 @@ impl Worker {
         // Those who wait for their answers keep a worker busy too: it is full where they wait for long, and then for as long as
         // somebody is refused.
         let has_refused = self.has_refused.take();
-        self.is_full.set(!has_rested && if self.is_full.get() { has_refused } else { round >= round_max });
+        let was_full = self.is_full.get();
+        self.is_full.set(!has_rested && if was_full { has_refused } else { round >= round_max });
+        // What else a round takes, refusals above all, is time that those in it wait, too.
+        let beside = if was_full { round.saturating_sub(self.room.get()) } else { Duration::ZERO };
+        self.room.set(round_max.saturating_sub(beside).max(round_max / 2));
         self.rest.set(rest.map(|_| Duration::ZERO));
         self.connections_before.set(connections);
         self.window.set(self.window.get() + 1);
@@ -171,7 +179,7 @@ pub(super) fn is_back() -> Duration {
 /// A connection's share of its worker.
 #[derive(Debug)]
 pub(super) struct Share {
-    /// What a round may take of all connections.
+    /// What a round of all connections may take.
     round_max: Duration,
     /// What it owes, having taken more.
     debt: Duration,
@@ -182,8 +190,10 @@ pub(super) struct Share {
 }
 
 impl Share {
-    pub(super) fn new(round_max: Duration) -> Self {
-        Self { round_max, debt: Duration::ZERO, last: Instant::now(), window: 0 }
+    /// Who has just missed its connection's turn waits for a whole round, and then for those before it: two rounds and what
+    /// comes in between are `queue_time_max`.
+    pub(super) fn new(queue_time_max: Duration) -> Self {
+        Self { round_max: queue_time_max * 2 / 5, debt: Duration::ZERO, last: Instant::now(), window: 0 }
     }
 
     /// Begins a turn of the connection, and says when that is: [`has_room`] is about it from here on.
@@ -208,13 +218,13 @@ impl Share {
                 return;
             }
             let connections = worker.connections_before.get().max(1);
-            let share = self.round_max / connections;
+            let share = worker.room.get() / connections;
             let is_full = worker.is_full.get();
             let share_now = if is_full {
                 share.saturating_sub(self.debt)
             } else {
                 self.debt = Duration::ZERO;
-                WINDOW
+                WINDOW.max(self.round_max)
             };
             let (until, has_first) = (now + share_now, self.debt.is_zero());
             worker.turn.set(Some(Allotted { until, is_full, has_first, calls: 0, refused: None }));
@@ -264,6 +274,7 @@ mod tests {
     use super::*;
 
     const ROUND: Duration = Duration::from_millis(10);
+    const QUEUE: Duration = Duration::from_millis(25);
     const MS: Duration = Duration::from_millis(1);
 
     static EPOCH: LazyLock<Instant> = LazyLock::new(|| Instant::now() - Duration::from_secs(60));
@@ -304,7 +315,7 @@ mod tests {
     #[test]
     fn a_worker_that_rests_refuses_nobody() {
         on_a_worker(|| {
-            let mut shares = [Share::new(ROUND)];
+            let mut shares = [Share::new(QUEUE)];
             let now = windows(&mut shares, Duration::from_millis(2));
             assert_eq!([0; 2].map(|_| turn(&mut shares[0], now, ROUND)), [Some(WINDOW); 2], "a burst");
         });
@@ -313,7 +324,7 @@ mod tests {
     #[test]
     fn a_thread_that_is_not_known_to_rest_refuses_nobody() {
         on_a_worker(|| {
-            let (begin, mut share) = (Instant::now(), Share::new(ROUND));
+            let (begin, mut share) = (Instant::now(), Share::new(QUEUE));
             share.begin_at(begin, cpu(begin));
             assert_eq!(turn(&mut share, begin + WINDOW, WINDOW), None);
         });
@@ -322,7 +333,7 @@ mod tests {
     #[test]
     fn one_that_waits_for_a_processor_itself_refuses_nobody() {
         on_a_worker(|| {
-            let (mut share, now) = (Share::new(ROUND), Instant::now());
+            let (mut share, now) = (Share::new(QUEUE), Instant::now());
             share.begin_at(now - 2 * WINDOW, || MS);
             WORKER.with(|worker| worker.rest.set(Some(Duration::ZERO)));
             share.begin_at(now - WINDOW, || MS + WORK - MS);
@@ -335,7 +346,7 @@ mod tests {
     #[test]
     fn one_whose_rounds_are_short_refuses_nobody() {
         on_a_worker(|| {
-            let mut shares = [Share::new(ROUND * 3)];
+            let mut shares = [Share::new(QUEUE * 3)];
             let now = windows(&mut shares, Duration::ZERO);
             assert_eq!(turn(&mut shares[0], now, WINDOW), Some(WINDOW), "a burst");
         });
@@ -344,7 +355,7 @@ mod tests {
     #[test]
     fn a_burst_is_cut_off_where_it_is_overload_by_itself() {
         on_a_worker(|| {
-            let mut shares = [Share::new(ROUND)];
+            let mut shares = [Share::new(QUEUE)];
             let now = windows(&mut shares, WINDOW / REST);
             shares[0].begin_at(now - WINDOW, cpu(now));
             assert!((0..100).all(|_| has_room()), "it had no processor for as long");
@@ -358,14 +369,23 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_may_last_as_long_as_calls_may_wait() {
+        on_a_worker(|| {
+            let mut shares = [Share::new(QUEUE * 100)];
+            let now = windows(&mut shares, WINDOW / REST);
+            assert_eq!(turn(&mut shares[0], now, WINDOW), Some(ROUND * 100));
+        });
+    }
+
+    #[test]
     fn one_is_full_for_as_long_as_somebody_is_refused() {
         on_a_worker(|| {
-            let mut shares = [Share::new(ROUND)];
+            let mut shares = [Share::new(QUEUE)];
             let mut now = windows(&mut shares, Duration::ZERO);
             for is_refused in [true, true, false] {
                 WORKER.with(|worker| worker.has_refused.set(is_refused));
                 now += WINDOW;
-                assert_eq!(turn(&mut shares[0], now, Duration::ZERO) == Some(ROUND), is_refused);
+                assert_eq!(turn(&mut shares[0], now, Duration::ZERO) < Some(WINDOW), is_refused);
             }
         });
     }
@@ -373,12 +393,12 @@ mod tests {
     #[test]
     fn a_turn_that_ended_with_its_connection_refuses_nobody_after_it() {
         on_a_worker(|| {
-            let mut shares = [Share::new(ROUND)];
+            let mut shares = [Share::new(QUEUE)];
             let now = windows(&mut shares, Duration::ZERO);
             shares[0].begin_at(now - 2 * ROUND, cpu(now));
             assert_eq!([(); 2].map(|()| has_room()), [true, false]);
             WORKER.with(|worker| worker.is_full.set(false));
-            Share::new(ROUND).begin_at(now, cpu(now));
+            Share::new(QUEUE).begin_at(now, cpu(now));
             assert!(has_room());
         });
     }
@@ -396,7 +416,7 @@ mod tests {
     #[test]
     fn one_that_never_rests_takes_what_a_round_holds_and_no_more() {
         on_a_worker(|| {
-            let mut shares = [Share::new(ROUND)];
+            let mut shares = [Share::new(QUEUE)];
             let now = windows(&mut shares, Duration::from_micros(100));
             assert_eq!([0; 3].map(|_| turn(&mut shares[0], now, ROUND)), [Some(ROUND); 3]);
         });
@@ -405,7 +425,7 @@ mod tests {
     #[test]
     fn each_connection_has_its_share_and_pays_its_debts() {
         on_a_worker(|| {
-            let mut shares = [(); 10].map(|()| Share::new(ROUND));
+            let mut shares = [(); 10].map(|()| Share::new(QUEUE));
             let now = windows(&mut shares, Duration::from_micros(100));
             let [one, other, ..] = &mut shares;
             assert_eq!(turn(one, now, 3 * MS + MS / 2), Some(MS));
@@ -416,9 +436,31 @@ mod tests {
     }
 
     #[test]
+    fn what_refusing_takes_is_taken_from_the_calls_of_the_round() {
+        on_a_worker(|| {
+            let mut shares = [Share::new(QUEUE)];
+            // Ten turns a window, of 10 ms each.
+            let now = windows(&mut shares, Duration::ZERO);
+            let room = |ms| WORKER.with(|worker| worker.room.replace(MS * ms));
+            assert_eq!(room(8), ROUND, "nobody was refused");
+            let mut window = |from: Instant| {
+                for ms in (10..=100).step_by(10) {
+                    WORKER.with(|worker| worker.has_refused.set(true));
+                    turn(&mut shares[0], from + MS * ms, Duration::ZERO);
+                }
+                from + WINDOW
+            };
+            let now = window(now);
+            assert_eq!(room(1), 8 * MS, "2 ms were refusals");
+            window(now);
+            assert_eq!(room(0), ROUND / 2, "and never more than half");
+        });
+    }
+
+    #[test]
     fn a_crowd_has_a_call_each_and_pays_for_it() {
         on_a_worker(|| {
-            let mut shares = [(); 1_000].map(|()| Share::new(ROUND));
+            let mut shares = [(); 1_000].map(|()| Share::new(QUEUE));
             let now = windows(&mut shares, Duration::from_micros(100));
             for share in &mut shares {
                 share.begin_at(now - ROUND, cpu(now));
@@ -434,7 +476,7 @@ mod tests {
     #[test]
     fn what_is_no_call_costs_nothing() {
         on_a_worker(|| {
-            let mut shares = [Share::new(ROUND)];
+            let mut shares = [Share::new(QUEUE)];
             let now = windows(&mut shares, Duration::ZERO);
             shares[0].begin_at(now, cpu(now));
             let turn = WORKER.with(|worker| worker.turn.take()).unwrap();
@@ -448,7 +490,7 @@ mod tests {
     #[test]
     fn time_pays_too() {
         on_a_worker(|| {
-            let mut shares = [(); 10].map(|()| Share::new(Duration::from_millis(10)));
+            let mut shares = [(); 10].map(|()| Share::new(QUEUE));
             let now = windows(&mut shares, Duration::from_micros(100));
             let ms = Duration::from_millis;
             assert_eq!(turn(&mut shares[0], now, ms(10)), Some(ms(1)));
@@ -460,7 +502,7 @@ mod tests {
     #[test]
     fn a_share_is_over_when_its_time_is() {
         on_a_worker(|| {
-            let mut shares = [Share::new(ROUND)];
+            let mut shares = [Share::new(QUEUE)];
             let now = windows(&mut shares, Duration::from_micros(100));
             shares[0].begin_at(now, cpu(now));
             let until = WORKER.with(|worker| worker.turn.get()).unwrap().until;

@@ -107,6 +107,7 @@ pub(super) fn to_bucket(bucket: &Description, registry: &Registry) -> pb::Bucket
         byte_size: count(bucket.summary.byte_size),
         create_time: Some(timestamp(bucket.created_at)),
         expire_time: registry.wall(bucket.summary.due).map(timestamp),
+        link_count: count(bucket.link_count),
     }
 }
 

@@ -129,6 +129,7 @@ impl Bucket {
             byte_size: 0,
             create_time: Some(timestamp(self.created_at)),
             expire_time: self.due().map(timestamp),
+            link_count: 0,
         }
     }
 

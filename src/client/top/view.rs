@@ -103,6 +103,7 @@ fn draw_buckets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             bucket.entry_count.to_string(),
             bucket.byte_size.to_string(),
             bucket.version.to_string(),
+            bucket.link_count.to_string(),
             time(bucket.expire_time),
         ])
     };
@@ -112,6 +113,7 @@ fn draw_buckets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         Constraint::Length(9),
         Constraint::Length(12),
         Constraint::Length(12),
+        Constraint::Length(6),
         Constraint::Length(30),
     ];
     let title = format!(
@@ -121,7 +123,7 @@ fn draw_buckets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         model.page()
     );
     let table = Table::new(model.buckets.iter().map(row), widths)
-        .header(Row::new(["name", "id", "entries", "bytes", "version", "expires"]).bold());
+        .header(Row::new(["name", "id", "entries", "bytes", "version", "links", "expires"]).bold());
     frame.render_widget(table.block(block(title)), area);
 }
 
@@ -191,7 +193,13 @@ mod tests {
         model.measured(Ok(metrics(2_000)), begin + Duration::from_secs(1));
         let name = "evil\u{1b}[2J".to_owned();
         model.listed(pb::ListResponse {
-            buckets: vec![pb::Bucket { name: name.clone(), id: 7, entry_count: 3, ..Default::default() }],
+            buckets: vec![pb::Bucket {
+                name: name.clone(),
+                id: 7,
+                entry_count: 3,
+                link_count: 5,
+                ..Default::default()
+            }],
             ..Default::default()
         });
         model.died(vec![pb::DownEvent {
@@ -214,6 +222,8 @@ mod tests {
             "KILLED",
             "enough",
             "token:ops",
+            "version      links",
+            "0            5",
         ] {
             assert!(screen.contains(text), "{text:?} is missing:\n{screen}");
         }

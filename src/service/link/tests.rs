@@ -75,6 +75,12 @@ impl Server {
         soon(self.client().await.lookup(request)).await.is_ok()
     }
 
+    /// How many links a bucket has.
+    async fn links(&self, bucket: &str) -> u64 {
+        let request = pb::LookupRequest { bucket: bucket.to_owned() };
+        soon(self.client().await.lookup(request)).await.unwrap().into_inner().bucket.unwrap().link_count
+    }
+
     async fn stop_bucket(&self, bucket: &str, why: Why) {
         let request = pb::StopRequest { bucket: bucket.to_owned(), reason: why.into(), ..Default::default() };
         soon(self.client().await.stop(request)).await.unwrap();
@@ -238,6 +244,21 @@ async fn the_modes_and_linking_twice() {
     assert_eq!(client.try_link("b", LinkMode::MustExist).await, Ok(linked.clone()));
     assert_eq!(client.link("b").await, linked);
     assert_eq!(info(&client.try_link("", LinkMode::MustExist).await.unwrap_err()).0, "INVALID_NAME");
+}
+
+#[tokio::test]
+async fn a_bucket_tells_how_many_are_linked_to_it() {
+    let server = Server::start().await;
+    let (mut one, mut other) = (server.link().await, server.link().await);
+    one.link("b").await;
+    assert_eq!(server.links("b").await, 1);
+    one.link("b").await;
+    other.link("b").await;
+    assert_eq!(server.links("b").await, 2, "twice is once");
+    assert!(matches!(other.ask(unlink("b")).await, Response::Unlinked(_)));
+    assert_eq!(server.links("b").await, 1);
+    assert_eq!(one.good_bye().await.len(), 0);
+    assert_eq!(server.links("b").await, 0);
 }
 
 #[tokio::test]
