@@ -59,6 +59,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod followed;
+mod frame;
 #[cfg(any(test, feature = "test-hooks"))]
 pub mod hooks;
 pub mod limits;

@@ -53,6 +53,16 @@ pub fn resident() -> usize {
     pages * rustix::param::page_size()
 }
 
+/// Has the kernel give this process pages of the common size alone, and none of 2 MiB: the allocator asks for those, and one
+/// that a few bytes are put into, or that the kernel has made of 512, has all of them in memory, with nothing in them.
+/// A server at rest had 41 MiB in place of 27. (Redis and MongoDB ask their operators to switch them off.)
+pub fn forgo_huge_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages were not switched off");
+    }
+}
+
 /// Has the allocator give back to the system what it has kept of this thread's, at once: some 50 ns for each of its pages. By itself it does so as
 /// the thread goes on allocating; of what other threads have freed it learns only then.
 pub fn give_back() {

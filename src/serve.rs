@@ -24,6 +24,7 @@ use crate::{
     config::{Serve, Settings},
     followed::Followed,
     limits::ACCEPT_QUEUE_MAX,
+    memory,
     metrics::Metrics,
     pb::bucket_service_server::BucketServiceServer,
     registry::Registry,
@@ -68,6 +69,7 @@ async fn started(read: impl Fn() -> Result<Settings, String>) -> Result<ExitCode
     }
     let level = telemetry::install(config.log_format, &config.log_level)
         .map_err(|error| format!("there is no log to be had: {error}"))?;
+    memory::forgo_huge_pages();
     let files = Files::read(config)?;
     let unheard = |error| format!("signals can't be heard: {error}");
     let shutdown = signals::shutdown_signal().map_err(unheard)?;

@@ -10,7 +10,10 @@
 use std::fmt;
 
 use super::turn::LOOK;
-use crate::planted::{self, Bug};
+use crate::{
+    frame::{CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEAD_BYTES, HEADERS, PREFACE, RST_STREAM},
+    planted::{self, Bug},
+};
 
 /// What a client may spend at once: 10,000 pings, or what the window of a stream lets it send ahead in messages of 20 bytes.
 /// h2 keeps frames that no call takes in a table that doubles, of some 250 bytes a frame: these have 8 MiB.
@@ -34,16 +37,6 @@ const RESET: i32 = 4 * CONTROL;
 /// What something that has begun may take, in looks: 5 to 10 s. A frame has 16 KiB at most.
 const LOOKS_MAX: u32 = 2;
 
-const PREFACE_BYTES: usize = 24;
-const HEAD_BYTES: usize = 9;
-
-const DATA: u8 = 0x0;
-const HEADERS: u8 = 0x1;
-const RST_STREAM: u8 = 0x3;
-const GOAWAY: u8 = 0x7;
-const CONTINUATION: u8 = 0x9;
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 /// Why a connection is cut.
@@ -88,7 +81,7 @@ pub(super) struct Guard {
 impl Guard {
     pub(super) fn new() -> Self {
         Self {
-            inward: Heads::after(PREFACE_BYTES),
+            inward: Heads::after(PREFACE.len()),
             outward: Heads::after(0),
             budget: BUDGET,
             last_stream: 0,
@@ -242,8 +235,7 @@ impl Heads {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const PING: u8 = 0x6;
+    use crate::frame::PING;
 
     fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, stream];
@@ -254,7 +246,7 @@ mod tests {
     /// One that was greeted.
     fn guard() -> Guard {
         let mut guard = Guard::new();
-        guard.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        guard.received(PREFACE).unwrap();
         guard
     }
 

@@ -15,6 +15,7 @@ use tonic_types::StatusExt as _;
 
 use self::support::{Server, create, framed, reason, soon, told, watch};
 use crate::{
+    frame,
     limits::Limits,
     pb::{
         self,
@@ -324,11 +325,10 @@ async fn an_open_stream_is_told_by_the_application_and_does_not_hold_the_drain_u
 
 #[tokio::test]
 async fn clients_that_say_nothing_do_not_hold_the_drain_up() {
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const EMPTY_SETTINGS: &[u8] = &[0, 0, 0, frame::SETTINGS, 0, 0, 0, 0, 0];
     let mut server = Server::start().await;
     let mut clients = Vec::new();
-    for said in [&[][..], b"PRI", PREFACE, &[PREFACE, SETTINGS].concat()] {
+    for said in [&[][..], b"PRI", frame::PREFACE, &[frame::PREFACE, EMPTY_SETTINGS].concat()] {
         let mut client = TcpStream::connect(server.address).await.unwrap();
         client.write_all(said).await.unwrap();
         clients.push(client);

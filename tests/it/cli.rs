@@ -223,6 +223,15 @@ fn a_log_in_json_is_an_object_a_line() {
     assert!(line.starts_with('{') && line.ends_with('}') && line.contains("\"address\""), "{line}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_takes_no_huge_pages() {
+    let served = Served::start(&[]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", served.running.child.id())).unwrap();
+    let huge = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+    assert!(huge.is_none_or(|huge| huge.trim() == "0"), "{huge:?}");
+}
+
 #[test]
 fn a_watch_of_entries_prints_a_line_for_each_or_runs_a_command_with_it() {
     let served = Served::start(&[]);

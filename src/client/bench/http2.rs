@@ -21,9 +21,11 @@ use self::{
     outcome::Outcome,
     streams::Streams,
 };
+use crate::frame::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEAD_BYTES, HEADERS, PADDED, PING, PREFACE, PRIORITY,
+    PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const FRAME_HEADER_BYTES: usize = 9;
 /// The length of a gRPC message, and whether it is compressed.
 const PREFIX_BYTES: usize = 5;
 
@@ -37,22 +39,6 @@ const WINDOW: u32 = (1 << 31) - 1;
 const WINDOW_LOW: u32 = 1 << 29;
 const WINDOW_DEFAULT: i64 = 65_535;
 const STREAM_ID_MAX: u32 = (1 << 31) - 1;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-
-const ACK: u8 = 0x1;
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
-const PADDED: u8 = 0x8;
-const PRIORITY: u8 = 0x20;
 
 const SETTINGS_HEADER_TABLE_SIZE: u16 = 1;
 const SETTINGS_ENABLE_PUSH: u16 = 2;
@@ -152,7 +138,7 @@ impl Http2 {
         let at = self.out.len();
         frame(HEADERS, END_HEADERS, id, 0, &mut self.out);
         self.encoder.request(path, &mut self.out);
-        let length = self.out.len() - at - FRAME_HEADER_BYTES;
+        let length = self.out.len() - at - HEAD_BYTES;
         put_length(&mut self.out[at..], length);
         self.send(id, message, last);
         Ok(id)
@@ -206,7 +192,7 @@ impl Http2 {
     /// Takes what was received, tells what it means, and returns how many bytes of it were whole frames.
     pub(super) fn receive(&mut self, input: &[u8], mut tell: impl FnMut(u32, Event<'_>)) -> Result<usize, Broken> {
         let mut taken = 0;
-        while let Some((header, rest)) = input[taken..].split_first_chunk::<FRAME_HEADER_BYTES>() {
+        while let Some((header, rest)) = input[taken..].split_first_chunk::<HEAD_BYTES>() {
             let [a, b, c, kind, flags, id @ ..] = *header;
             let length = u32::from_be_bytes([0, a, b, c]) as usize;
             if length > FRAME_BYTES_MAX {
@@ -215,7 +201,7 @@ impl Http2 {
             let Some(payload) = rest.get(..length) else { break };
             let id = u32::from_be_bytes(id) & STREAM_ID_MAX;
             self.frame(kind, flags, id, payload, &mut tell)?;
-            taken += FRAME_HEADER_BYTES + length;
+            taken += HEAD_BYTES + length;
         }
         Ok(taken)
     }

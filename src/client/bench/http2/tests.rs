@@ -59,7 +59,7 @@ fn written(http: &mut Http2) -> Vec<(u8, usize)> {
     while !out.is_empty() {
         let length = usize::from(out[1]) << 8 | usize::from(out[2]);
         frames.push((out[3], if out[3] == DATA { length } else { 0 }));
-        out.drain(..FRAME_HEADER_BYTES + length);
+        out.drain(..HEAD_BYTES + length);
     }
     frames
 }
