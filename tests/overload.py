@@ -36,6 +36,8 @@ DONE_MIN = 0.8
 P99_MAX, AFTER_MS, LITTLE_MIN, TRIES = 3, 5, 0.9, 3
 # Less than the default: who wants short queues says so.
 QUEUE_MS = 20
+# As many as keep a worker busy, and wait for each other for less than would be overload.
+NARROW = ("--connections", 8, "--streams", 2)
 # So many that none waits at the client.
 WIDE = ("--connections", 8, "--streams", 2_048)
 # Four buckets of a thousand entries: a page has just below 64 KiB, and is in no other limit's way.
@@ -89,12 +91,12 @@ class Able:
     def __init__(self, server, seconds):
         # What a load of 10 times as much does to the other processor.
         with Running(["nice", sys.executable, "-c", "while True: pass"]):
-            full = scanned(server, seconds, "--connections", 8, "--streams", 4)
+            full = scanned(server, seconds, *NARROW)
         self.full = full["ops_per_second"]
         told("full", full, self.full)
         calm = scanned(server, seconds, *WIDE, "--rate", int(self.full / 2))
         told("calm", calm, self.full)
-        for report, what in ((full, "32 at once"), (calm, "half of what it can do")):
+        for report, what in ((full, "16 at once"), (calm, "half of what it can do")):
             if report["errors"]:
                 raise Wrong(f"{what}: refused")
         self.calm_ms = calm["p99_ms"]
@@ -137,7 +139,7 @@ def stock_tonic_fails(pail, able, seconds):
     times = min(LOADS)
     with StockTonic(64, scan_us=int(1e6 / able.full), threads=1) as server:
         server = Asked(server, pail)
-        full = scanned(server, seconds, "--connections", 8, "--streams", 4)["ops_per_second"]
+        full = scanned(server, seconds, *NARROW)["ops_per_second"]
         report = scanned(server, seconds, *WIDE, "--rate", int(full * times))
     told(f"{times} times", report, full)
     if report["p99_ms"] <= able.p99_max_ms:

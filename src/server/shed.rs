@@ -126,7 +126,8 @@ impl Worker {
         // somebody is refused.
         let has_refused = self.has_refused.take();
         let was_full = self.is_full.get();
-        self.is_full.set(!has_rested && if was_full { has_refused } else { round >= round_max });
+        let is_full = !has_rested && if was_full { has_refused } else { round >= round_max };
+        self.is_full.set(is_full && !planted::strikes(Bug::OpenGate));
         // What else a round takes, refusals above all, is time that those in it wait, too.
         let beside = if was_full { round.saturating_sub(self.room.get()) } else { Duration::ZERO };
         self.room.set(round_max.saturating_sub(beside).max(round_max / 2));
@@ -214,7 +215,7 @@ impl Share {
             let since = now.saturating_duration_since(mem::replace(&mut self.last, now));
             // The turn before may have ended with its connection.
             worker.turn.set(None);
-            if worker.rest.get().is_none() || planted::strikes(Bug::OpenGate) {
+            if worker.rest.get().is_none() {
                 return;
             }
             let connections = worker.connections_before.get().max(1);
