@@ -67,6 +67,8 @@ struct Worker {
     /// And in the one before.
     connections_before: Cell<u32>,
     is_full: Cell<bool>,
+    /// In the window before.
+    has_rested: Cell<bool>,
     /// What all calls of a round may take, where it is full.
     room: Cell<Duration>,
     /// A call in this window.
@@ -101,6 +103,7 @@ impl Worker {
             connections: Cell::new(0),
             connections_before: Cell::new(0),
             is_full: Cell::new(false),
+            has_rested: Cell::new(false),
             room: Cell::new(Duration::ZERO),
             has_refused: Cell::new(false),
             turn: Cell::new(None),
@@ -126,7 +129,13 @@ impl Worker {
         // somebody is refused.
         let has_refused = self.has_refused.take();
         let was_full = self.is_full.get();
-        let is_full = !has_rested && if was_full { has_refused } else { round >= round_max };
+        // One rest is not the end of it: those who asked may have had no processor for a moment.
+        let has_rested_before = self.has_rested.replace(has_rested);
+        let is_full = if was_full {
+            has_refused && !(has_rested && has_rested_before)
+        } else {
+            !has_rested && round >= round_max
+        };
         self.is_full.set(is_full && !planted::strikes(Bug::OpenGate));
         // What else a round takes, refusals above all, is time that those in it wait, too.
         let beside = if was_full { round.saturating_sub(self.room.get()) } else { Duration::ZERO };
@@ -387,6 +396,20 @@ mod tests {
                 WORKER.with(|worker| worker.has_refused.set(is_refused));
                 now += WINDOW;
                 assert_eq!(turn(&mut shares[0], now, Duration::ZERO) < Some(WINDOW), is_refused);
+            }
+        });
+    }
+
+    #[test]
+    fn one_rest_does_not_end_what_two_do() {
+        on_a_worker(|| {
+            let mut shares = [Share::new(QUEUE)];
+            let mut now = windows(&mut shares, Duration::ZERO);
+            for (rest, is_full) in [(WINDOW, true), (Duration::ZERO, true), (WINDOW, true), (WINDOW, false)] {
+                WORKER.with(|worker| worker.has_refused.set(true));
+                WORKER.with(|worker| worker.rest.set(Some(rest)));
+                now += WINDOW;
+                assert_eq!(turn(&mut shares[0], now, Duration::ZERO) < Some(WINDOW), is_full);
             }
         });
     }
