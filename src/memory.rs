@@ -55,7 +55,7 @@ pub fn resident() -> usize {
 
 /// Has the kernel give this process pages of the common size alone, and none of 2 MiB: the allocator asks for those, and one
 /// that a few bytes are put into, or that the kernel has made of 512, has all of them in memory, with nothing in them.
-/// A server at rest had 41 MiB in place of 27. (Redis asks its operators to switch them off.)
+/// A server at rest had 41 MiB in place of 23. (Redis asks its operators to switch them off.)
 pub fn forgo_huge_pages() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {

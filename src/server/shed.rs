@@ -395,7 +395,7 @@ mod tests {
             for is_refused in [true, true, false] {
                 WORKER.with(|worker| worker.has_refused.set(is_refused));
                 now += WINDOW;
-                assert_eq!(turn(&mut shares[0], now, Duration::ZERO) < Some(WINDOW), is_refused);
+                assert_eq!(turn(&mut shares[0], now, Duration::ZERO) == Some(ROUND / 2), is_refused);
             }
         });
     }
@@ -409,7 +409,7 @@ mod tests {
                 WORKER.with(|worker| worker.has_refused.set(true));
                 WORKER.with(|worker| worker.rest.set(Some(rest)));
                 now += WINDOW;
-                assert_eq!(turn(&mut shares[0], now, Duration::ZERO) < Some(WINDOW), is_full);
+                assert_eq!(turn(&mut shares[0], now, Duration::ZERO) == Some(ROUND / 2), is_full);
             }
         });
     }
