@@ -1,13 +1,14 @@
 //! What operators see on their port: the admin page, which reads the API by gRPC-Web, and metrics. No build step, and
 //! nothing of others'.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use bytes::Bytes;
+use serde_json::{Value, json};
 
 use crate::{
     metrics::{self, Metrics},
-    registry::Registry,
+    registry::{Registry, Watcher},
     server::web::{Page, Pages},
 };
 
@@ -30,10 +31,13 @@ pub fn pages(registry: Registry, metrics: Metrics) -> Pages {
     })
 }
 
-/// By how many events the slowest watches are behind, as JSON. They have no names.
+/// The slowest watches, as JSON: by how many events each is behind, and where its reader is. What they watch is not for
+/// everyone who reaches this port.
 fn slowest(registry: &Registry) -> String {
-    let mut lags = registry.lags();
-    lags.sort_unstable_by(|one, other| other.cmp(one));
-    lags.truncate(WATCHES_MAX);
-    serde_json::Value::from(lags).to_string()
+    let mut watchers = registry.watchers();
+    watchers.sort_unstable_by_key(|watcher| Reverse(watcher.lag));
+    let told = watchers.iter().take(WATCHES_MAX);
+    told.map(|Watcher { peer, lag }| json!({ "behind": lag, "peer": peer.map(|peer| peer.to_string()) }))
+        .collect::<Value>()
+        .to_string()
 }

@@ -8,6 +8,7 @@ It is run by Debian's Python, which has its Selenium. With --require it fails wh
 
 import json
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -178,6 +179,7 @@ def tells_how_it_is(server, page):
         raise Wrong(f"{len(meters)} limits are shown: {page.text('#limits')}")
     until(lambda: "Watch streams\n1" in page.text("#watches"), "its own watch")
     until(lambda: len(page.browser.find_elements(By.CSS_SELECTOR, "#lags meter")) == 1, "its own watch's lag")
+    until(lambda: re.fullmatch(r"127\.0\.0\.1:\d+: 0", page.text("#lags")), "where its reader is")
     if page.text("#state") != "it serves":
         raise Wrong(f"it says {page.text('#state')!r}")
     yield f"{len(meters)} limits, plots, and the methods that are called"

@@ -327,15 +327,17 @@ function look(now, passed) {
   }));
 }
 
-/** How far the slowest watches are behind, against what is kept for them. */
+/** How far the slowest watches are behind, against what is kept for them, and where their readers are. */
 async function lags(now) {
   const response = await fetch("watches.json");
   if (!response.ok) return;
   const kept = only(now, "pail_history_events_max");
-  $("lags").replaceChildren(...(await response.json()).map((lag) => {
-    const meter = document.createElement("meter");
-    Object.assign(meter, { min: 0, max: kept, high: kept / 2, value: lag, title: `${lag} events behind` });
-    return meter;
+  $("lags").replaceChildren(...(await response.json()).map(({ behind, peer }) => {
+    const div = document.createElement("div"), meter = document.createElement("meter"), where = document.createElement("span");
+    Object.assign(meter, { min: 0, max: kept, high: kept / 2, value: behind });
+    where.textContent = `${peer ?? "?"}: ${short(behind)}`;
+    div.append(meter, where);
+    return div;
   }));
 }
 

@@ -9,6 +9,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use serde::Deserialize;
 use tokio::time::timeout;
 
 /// What was told at one time.
@@ -20,9 +21,7 @@ type Labels = BTreeMap<String, String>;
 impl Metrics {
     /// Asks for them; an error is in words.
     pub(super) async fn ask(admin: &Uri, patience: Duration) -> Result<Self, String> {
-        let asked = timeout(patience, get(admin)).await;
-        let text = asked.map_err(|_| format!("{admin} did not answer in {patience:?}"))??;
-        Ok(Self::parse(&text))
+        Ok(Self::parse(&asked(admin, "metrics", patience).await?))
     }
 
     pub(super) fn parse(text: &str) -> Self {
@@ -72,10 +71,28 @@ impl Metrics {
     }
 }
 
-async fn get(admin: &Uri) -> Result<String, String> {
+/// Where the slowest watch is read, if that is known; an error is in words.
+pub(super) async fn slowest_reader(admin: &Uri, patience: Duration) -> Result<Option<String>, String> {
+    let text = asked(admin, "watches.json", patience).await?;
+    let watches: Vec<Watch> = serde_json::from_str(&text).map_err(|error| format!("{admin}/watches.json: {error}"))?;
+    Ok(watches.into_iter().next().filter(|slowest| slowest.behind > 0).and_then(|slowest| slowest.peer))
+}
+
+/// One of the slowest watches, as they are told in order.
+#[derive(Deserialize)]
+struct Watch {
+    behind: u64,
+    peer: Option<String>,
+}
+
+async fn asked(admin: &Uri, page: &str, patience: Duration) -> Result<String, String> {
+    timeout(patience, get(admin, page)).await.map_err(|_| format!("{admin} did not answer in {patience:?}"))?
+}
+
+async fn get(admin: &Uri, page: &str) -> Result<String, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("{admin}: {error}: is it the port of 'pail serve --admin'?");
     let uri: Uri =
-        format!("{}/metrics", admin.to_string().trim_end_matches('/')).parse().map_err(|error| wrong(&error))?;
+        format!("{}/{page}", admin.to_string().trim_end_matches('/')).parse().map_err(|error| wrong(&error))?;
     let client = Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(HttpConnector::new());
     let response = client.get(uri).await.map_err(|error| wrong(&error))?;
     let body = response.into_body().collect().await.map_err(|error| wrong(&error))?.to_bytes();

@@ -28,7 +28,7 @@ use tonic::Status;
 use self::model::Model;
 use super::{
     error::Error,
-    metrics::Metrics,
+    metrics::{Metrics, slowest_reader},
     options::{Client, Options, duration},
     resume::{Next, Place},
 };
@@ -105,6 +105,7 @@ impl Top {
             tokio::select! {
                 _ = ticks.tick() => {
                     model.measured(Metrics::ask(&self.admin, options.timeout).await, Instant::now());
+                    model.slowest_reader = slowest_reader(&self.admin, options.timeout).await.unwrap_or_default();
                     self.list(client, options, model).await;
                 }
                 some = news.recv() => match some {

@@ -7,15 +7,17 @@
 use std::{
     cell::Cell,
     collections::{HashMap, VecDeque},
-    mem, ptr,
-    sync::Arc,
+    mem,
+    net::SocketAddr,
+    ptr,
+    sync::{Arc, OnceLock},
     task::Context,
 };
 
 use futures_util::task::AtomicWaker;
 use smallvec::SmallVec;
 
-use super::log::Event;
+use super::{Watcher, log::Event};
 use crate::{
     name::{BucketId, Revision},
     planted::{Bug, strikes},
@@ -30,6 +32,8 @@ pub(crate) struct Inbox {
     /// How far a reader of the log is; 0 where that is not known.
     reached: AtomicU64,
     waker: AtomicWaker,
+    /// Where its reader is, for those who ask who is slow.
+    peer: OnceLock<SocketAddr>,
 }
 
 impl Inbox {
@@ -41,6 +45,12 @@ impl Inbox {
     /// Its reader of the log is there.
     pub(crate) fn reached(&self, revision: Revision) {
         self.reached.store(revision.get(), Ordering::Relaxed);
+    }
+
+    /// Its reader is there, in the network.
+    pub(crate) fn is_read_by(&self, peer: SocketAddr) {
+        // Told once.
+        self.peer.set(peer).ok();
     }
 
     /// The first revision that it has not taken, of those up to `revision`.
@@ -211,16 +221,19 @@ impl Delivery {
         ptr::from_ref(self).addr()
     }
 
-    /// By how many revisions each who watches is behind this one, in no order. Looked at anew each time.
-    pub(super) fn lags(&self, revision: Revision) -> Vec<u64> {
+    /// Everyone who watches, with by how many revisions it is behind this one; in no order. Looked at anew each time.
+    pub(super) fn watchers(&self, revision: Revision) -> Vec<Watcher> {
         // An inbox is not locked under the lock of all.
         let all: Vec<Arc<Inbox>> = {
             let watchers = self.watchers.lock();
             let of = |interest: Interest| watchers[interest as usize].values().cloned();
             of(Interest::Monitors).chain(of(Interest::Log)).collect()
         };
-        let lag = |inbox: &Arc<Inbox>| inbox.next(revision).map_or(0, |next| (revision.get() + 1).saturating_sub(next));
-        all.iter().map(lag).collect()
+        let watcher = |inbox: &Arc<Inbox>| Watcher {
+            peer: inbox.peer.get().copied(),
+            lag: inbox.next(revision).map_or(0, |next| (revision.get() + 1).saturating_sub(next)),
+        };
+        all.iter().map(watcher).collect()
     }
 
     /// Whether more than one watcher wants to hear of events.
@@ -302,11 +315,15 @@ mod tests {
         delivery.enroll(&new, Interest::Log);
         delivery.enroll(&Arc::default(), Interest::Drain);
         reader.reached(Revision::new(7));
-        let mut lags = delivery.lags(Revision::new(10));
-        lags.sort_unstable();
-        assert_eq!(lags, [0, 0, 3], "of one that is not there yet nothing is known");
+        let peer = SocketAddr::from(([10, 0, 0, 7], 5123));
+        reader.is_read_by(peer);
+        let mut watchers = delivery.watchers(Revision::new(10));
+        watchers.sort_unstable_by_key(|watcher| watcher.lag);
+        let unknown = Watcher { peer: None, lag: 0 };
+        let slow = Watcher { peer: Some(peer), lag: 3 };
+        assert_eq!(watchers, [unknown, unknown, slow], "of one that is not there yet nothing is known");
         reader.reached(Revision::new(10));
-        assert_eq!(delivery.lags(Revision::new(10)), [0, 0, 0]);
+        assert!(delivery.watchers(Revision::new(10)).iter().all(|watcher| watcher.lag == 0));
     }
 
     #[test]

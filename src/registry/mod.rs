@@ -19,7 +19,7 @@ mod registrar;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{fmt, future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{fmt, future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::task::AtomicWaker;
 
@@ -98,6 +98,15 @@ pub struct Description {
     pub link_count: usize,
     /// The rest.
     pub summary: Summary,
+}
+
+/// A watch, as those see it who ask which is slow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Watcher {
+    /// Where its reader is; `None` where nobody said.
+    pub peer: Option<SocketAddr>,
+    /// By how many revisions it is behind.
+    pub lag: u64,
 }
 
 /// How much there is of everything.
@@ -219,23 +228,23 @@ impl Registry {
         self.shared.delivery.monitors()
     }
 
-    /// By how many revisions each watch is behind, in no order.
+    /// All watches, in no order.
     #[must_use]
-    pub fn lags(&self) -> Vec<u64> {
-        self.shared.delivery.lags(self.revision())
+    pub fn watchers(&self) -> Vec<Watcher> {
+        self.shared.delivery.watchers(self.revision())
     }
 
     /// How much there is of everything.
     #[must_use]
     pub fn figures(&self) -> Figures {
         let Env { budget, entries, ring, .. } = &*self.shared.env;
-        let lags = self.lags();
+        let watchers = self.watchers();
         Figures {
             buckets: self.shared.index.len(),
             entries: entries.load(Ordering::Relaxed),
             charged_bytes: budget.used(),
-            watchers: lags.len(),
-            lag: lags.into_iter().max().unwrap_or_default(),
+            watchers: watchers.len(),
+            lag: watchers.iter().map(|watcher| watcher.lag).max().unwrap_or_default(),
             monitors: self.monitors(),
             ring_bytes: ring.bytes(),
             log: self.shared.log.tally(),

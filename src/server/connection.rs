@@ -141,6 +141,7 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }
     let mut counted = http.meter.connections.opened(&http.meter);
+    let peer = stream.peer_addr().ok();
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, NOT_READING_MS) {
         tracing::debug!(%error, "TCP_USER_TIMEOUT was not set");
@@ -159,7 +160,7 @@ pub(super) async fn serve(stream: TcpStream, http: Http, calls: Arc<Calls>, mut 
     // Every open call holds one of these, and the service below holds one more.
     let token = Arc::new(calls.open(stream.certificate().map(Arc::new)));
     let open = Arc::downgrade(&token);
-    let long_streams = streams::Connection::new(Arc::clone(&token.untaken));
+    let long_streams = streams::Connection::new(peer, Arc::clone(&token.untaken));
     let long_streams_here = long_streams.clone();
     let begun_calls = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&begun_calls);

@@ -106,7 +106,7 @@ struct Front {
 impl Front {
     async fn serve(self, stream: TcpStream) {
         let open = Arc::new(self.calls.open(None));
-        let streams = streams::Connection::new(Arc::clone(&open.untaken));
+        let streams = streams::Connection::new(stream.peer_addr().ok(), Arc::clone(&open.untaken));
         let calls = Grpc { calls: Arc::clone(&self.calls), open, streams };
         let service = service_fn(|request: Request<Incoming>| {
             let answer = match self.refuse(request.headers()).or_else(|| self.page(&request)) {

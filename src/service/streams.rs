@@ -4,9 +4,12 @@
 //! It counts and says no; what a stream does is not known here. The connection that the request of a long stream came by is
 //! a value in its extensions, put there by the server.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use http::Extensions;
@@ -64,13 +67,15 @@ pub struct Connection {
     streams: Arc<AtomicUsize>,
     moves: Arc<AtomicBool>,
     untaken: Option<Arc<Allowance>>,
+    peer: Option<SocketAddr>,
 }
 
 impl Connection {
-    /// One that has no streams yet. `untaken` are the bytes of answers that clients of the whole server have not taken.
+    /// One from `peer` that has no streams yet. `untaken` are the bytes of answers that clients of the whole server have not
+    /// taken.
     #[must_use]
-    pub fn new(untaken: Arc<Allowance>) -> Self {
-        Self { untaken: Some(untaken), ..Self::default() }
+    pub fn new(peer: Option<SocketAddr>, untaken: Arc<Allowance>) -> Self {
+        Self { peer, untaken: Some(untaken), ..Self::default() }
     }
 
     /// Tells its long streams, those to come included, to end with [`Reason::Moving`]. They find it when they are polled: poll
@@ -104,12 +109,12 @@ impl LongStreams {
     ///
     /// `RESOURCE_EXHAUSTED` / `TOO_MANY_STREAMS`, with nothing counted.
     pub fn admit(&self, extensions: &Extensions) -> Result<Permit, Failure> {
-        let Connection { streams, moves, untaken } = extensions.get().cloned().unwrap_or_default();
+        let Connection { streams, moves, untaken, peer } = extensions.get().cloned().unwrap_or_default();
         let connection = Slot::take(streams, self.connection_max)
             .ok_or_else(|| full("connection", "this connection", self.connection_max))?;
         let all = Slot::take(Arc::clone(&self.all), self.all_max)
             .ok_or_else(|| full("server", "the server", self.all_max))?;
-        Ok(Permit { _connection: connection, _all: all, moves, untaken })
+        Ok(Permit { _connection: connection, _all: all, moves, untaken, peer })
     }
 }
 
@@ -129,9 +134,15 @@ pub struct Permit {
     _all: Slot,
     moves: Arc<AtomicBool>,
     untaken: Option<Arc<Allowance>>,
+    peer: Option<SocketAddr>,
 }
 
 impl Permit {
+    /// Where the client is, or what stands before it.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
     /// Whether the connection goes. Nobody is woken for it: all streams of the connection are polled.
     pub fn is_moving(&self) -> bool {
         self.moves.load(Relaxed)

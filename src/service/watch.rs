@@ -56,7 +56,8 @@ impl Buckets {
             None if request.follow => Watch::follow(registry, &targets, kinds, initial),
             None => Watch::names(registry, &targets, kinds, initial),
         }
-        .map_err(refused)?;
+        .map_err(refused)?
+        .read_by(permit.peer());
         Ok(WatchStream { watch, every, timer: Box::pin(sleep(every)), standing, permit })
     }
 

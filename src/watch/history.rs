@@ -140,8 +140,8 @@ impl HistoryWatch {
         Ok(Self { seat, scope, entries, began: goal, cursor, goal, told, monitors: Vec::new() })
     }
 
-    pub(super) fn registry(&self) -> &Registry {
-        &self.seat.registry
+    pub(super) fn seat(&self) -> &Seat {
+        &self.seat
     }
 
     /// The registry, and the monitors in the order asked.

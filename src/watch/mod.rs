@@ -14,6 +14,7 @@ mod seat;
 mod snapshot;
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -291,11 +292,24 @@ impl Watch {
         }
     }
 
+    /// Says where its reader is, for those who ask [which watch is slow](Registry::watchers).
+    #[must_use]
+    pub fn read_by(self, peer: Option<SocketAddr>) -> Self {
+        if let Some(peer) = peer {
+            self.seat().inbox.is_read_by(peer);
+        }
+        self
+    }
+
     /// What is watched.
     pub(crate) fn registry(&self) -> &Registry {
+        &self.seat().registry
+    }
+
+    fn seat(&self) -> &Seat {
         match &self.source {
-            Source::Names(names) => names.registry(),
-            Source::History(history) => history.registry(),
+            Source::Names(names) => names.seat(),
+            Source::History(history) => history.seat(),
         }
     }
 }

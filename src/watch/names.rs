@@ -170,8 +170,8 @@ impl NamesWatch {
         self.since
     }
 
-    pub(super) fn registry(&self) -> &Registry {
-        &self.seat.registry
+    pub(super) fn seat(&self) -> &Seat {
+        &self.seat
     }
 
     /// The registry, and the monitors in the order asked.

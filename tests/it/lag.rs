@@ -4,6 +4,7 @@ use bytes::Bytes;
 use pail::{
     limits::Limits,
     pb::{self, event::Event, watch_response::Response},
+    registry::Watcher,
 };
 use prost::Message as _;
 use tonic::Code;
@@ -92,6 +93,9 @@ async fn a_watcher_that_does_not_read_loses_nothing_while_the_history_holds_it()
     let unread = call.unread().await;
 
     churn(&client, DEATHS).await;
+    // Meanwhile operators can see which one it is.
+    let behind = |watcher: Watcher| (watcher.lag > 0).then_some(watcher.peer);
+    assert_eq!(server.registry.watchers().into_iter().filter_map(behind).collect::<Vec<_>>(), [Some(raw.address)]);
     let mut server = server;
     server.shut_down();
     let answer = unread.read().await;

@@ -103,6 +103,8 @@ async fn what_is_done_is_counted_and_what_there_is_is_told() {
     assert!(now["pail_charged_bytes"] > 100.0 && now["process_resident_memory_bytes"] > 1e6);
     assert!(now["pail_resident_bytes"] > 1e6 && now.contains_key("pail_allocator_bytes"));
     assert!(!now.keys().any(|name| name.starts_with("pail_tls")));
+    let slowest = watched.ask("GET", "/watches.json");
+    assert!(slowest.contains(r#"[{"behind":0,"peer":"127.0.0.1:"#), "{slowest}");
 
     // One whose client leaves is a call that was cancelled, and its connection has ended.
     watch.child.kill().unwrap();

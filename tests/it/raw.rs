@@ -1,6 +1,8 @@
 //! A client that speaks HTTP/2 and leaves the rest to the test: it sends what no generated client would, stops in the midst
 //! of a message, does not read, and keeps no deadlines of its own.
 
+use std::net::SocketAddr;
+
 use bytes::{Buf as _, Bytes, BytesMut};
 use h2::{
     RecvStream, SendStream,
@@ -14,6 +16,8 @@ use tonic::Status;
 use super::support::{Server, soon};
 
 pub(crate) struct Raw {
+    /// Its own.
+    pub(crate) address: SocketAddr,
     send: SendRequest<Bytes>,
     connection: JoinHandle<()>,
 }
@@ -41,12 +45,13 @@ impl Raw {
         Self::to(server.address, bytes).await
     }
 
-    pub(crate) async fn to(address: std::net::SocketAddr, window_bytes: u32) -> Self {
+    pub(crate) async fn to(address: SocketAddr, window_bytes: u32) -> Self {
         let stream = soon(TcpStream::connect(address)).await.unwrap();
+        let address = stream.local_addr().unwrap();
         let (send, connection) =
             soon(Builder::new().initial_window_size(window_bytes).handshake(stream)).await.unwrap();
         let connection = tokio::spawn(async { drop(connection.await) });
-        Self { send, connection }
+        Self { address, send, connection }
     }
 
     /// Closes the socket without a word.

@@ -30,6 +30,8 @@ pub(super) struct Model {
     /// The latest first.
     pub(super) downs: VecDeque<pb::DownEvent>,
     pub(super) feed: String,
+    /// Of a watch that is behind.
+    pub(super) slowest_reader: Option<String>,
     pub(super) complaint: Option<String>,
 }
 
@@ -59,6 +61,7 @@ impl Model {
             tokens: vec![String::new()],
             downs: VecDeque::new(),
             feed: "not yet".to_owned(),
+            slowest_reader: None,
             complaint: None,
         }
     }

@@ -49,10 +49,11 @@ fn draw_head(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         (Some(words), _) => Span::from(format!("  {words}")).red(),
         (None, true) => Span::from("  it drains").yellow(),
         (None, false) => Span::from(format!(
-            "  {} connections, {} watches, the slowest {} events behind, {} monitors, {}B resident",
+            "  {} connections, {} watches, the slowest {} events behind{}, {} monitors, {}B resident",
             short(number("pail_connections")),
             short(number("pail_watchers")),
             short(number("pail_watch_lag_events")),
+            model.slowest_reader.as_ref().map(|peer| format!(" at {}", Escaped(peer))).unwrap_or_default(),
             short(number("pail_monitors")),
             short(number("process_resident_memory_bytes")),
         )),
@@ -191,6 +192,7 @@ mod tests {
         let begin = Instant::now();
         model.measured(Ok(metrics(0)), begin);
         model.measured(Ok(metrics(2_000)), begin + Duration::from_secs(1));
+        model.slowest_reader = Some("10.0.0.7:5123".to_owned());
         let name = "evil\u{1b}[2J".to_owned();
         model.listed(pb::ListResponse {
             buckets: vec![pb::Bucket {
@@ -215,6 +217,7 @@ mod tests {
         for text in [
             "pail 9.9 at h:4040",
             "3 connections",
+            "the slowest 0 events behind at 10.0.0.7:5123",
             "calls a second: 2000",
             "Get          2k         1ms        1ms",
             "OVERLOADED",
