@@ -10,7 +10,6 @@ where too few descriptors are allowed.
 
 import resource
 import selectors
-import socket
 import sys
 import time
 from pathlib import Path
@@ -20,9 +19,8 @@ sys.path.append(str(ROOT / "benches" / "comparison"))
 
 import messages as m
 from beside import GoodClient, Memory
-from wire import DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PING, PREFACE, RST_STREAM, SETTINGS
-from wire import ACK, frame, headers
-from world import DEADLINE_S, Server, Wrong, descriptors, end_as_told, pail_to_test, require, rss_bytes, until
+from wire import RST_STREAM, WINDOW_MAX, Connection
+from world import Server, Wrong, descriptors, end_as_told, pail_to_test, require, rss_bytes, until
 
 EACH_MAX, P99_MAX, TRIES, CALM_S = 32 << 10, 2, 3, 3
 SERVICE = "/pail.v1.BucketService/"
@@ -33,38 +31,29 @@ FIRST_WORD_S, KEEPALIVE_S, NOT_TAKEN_S, MARGIN_S = 10, 10 + 5, 35, 5
 WATCH = m.framed(m.field(3, WATCHED) + m.field(4, True))
 
 
-class Peer:
+class Peer(Connection):
     """A connection that answers pings, and is otherwise as slow as it is told to be."""
 
-    def __init__(self, address):
-        host, port = address.split(":")
-        self.socket = socket.create_connection((host, int(port)), DEADLINE_S)
-        self.address, self.rest, self.resets, self.is_over = address, b"", 0, False
-
-    def greet(self, window):
-        settings = INITIAL_WINDOW_SIZE.to_bytes(2, "big") + window.to_bytes(4, "big")
-        self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, settings))
+    def __init__(self, address, window=None):
+        super().__init__(address, window)
+        self.resets, self.is_over = 0, False
 
     def watch(self, count):
-        block = headers(self.address, SERVICE + "Watch")
-        for stream in range(1, 2 * count, 2):
-            call = frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, WATCH)
-            self.socket.sendall(call)
+        for _ in range(count):
+            self.prepare(SERVICE + "Watch", WATCH)
+        self.send()
 
-    def read(self):
+    def read_what_is_there(self):
         try:
-            octets = self.socket.recv(1 << 18)
-        except OSError:
-            octets = b""
-        self.is_over = not octets
-        octets = self.rest + octets
-        while len(octets) >= 9 and len(octets) >= (end := 9 + int.from_bytes(octets[:3], "big")):
-            if octets[3] == RST_STREAM:
-                self.resets += 1
-            elif octets[3] == PING and not octets[4] & ACK:
-                self.socket.sendall(frame(PING, ACK, 0, octets[9:end]))
-            octets = octets[end:]
-        self.rest = octets
+            self.read(None)
+        except (OSError, Wrong):
+            self.is_over = True
+
+    def take(self, kind, flags, stream, payload):
+        if kind == RST_STREAM:
+            self.resets += 1
+        else:
+            super().take(kind, flags, stream, payload)
 
 
 def read_until(peers, is_so, within_s):
@@ -77,7 +66,7 @@ def read_until(peers, is_so, within_s):
             if time.monotonic() > start + within_s:
                 raise Wrong(f"not within {within_s} s")
             for key, _ in selector.select(0.1):
-                key.data.read()
+                key.data.read_what_is_there()
                 if key.data.is_over:
                     selector.unregister(key.fileobj)
     return time.monotonic() - start
@@ -94,9 +83,8 @@ def who_say_nothing(server):
 
 def who_open_no_window(server):
     """Watches that may not be told anything. Their connections live on."""
-    peers = [Peer(server.address) for _ in range(CONNECTIONS)]
+    peers = [Peer(server.address, window=0) for _ in range(CONNECTIONS)]
     for peer in peers:
-        peer.greet(0)
         peer.watch(WATCHES // CONNECTIONS)
     over = lambda: sum(peer.resets for peer in peers) == WATCHES
     return peers, WATCHES, lambda: read_until(peers, over, NOT_TAKEN_S + MARGIN_S)
@@ -105,9 +93,8 @@ def who_open_no_window(server):
 def who_stop_reading(server):
     """Watches whose connections are never read from: that they are cut is seen at the server."""
     has = descriptors(server.pid)
-    peers = [Peer(server.address) for _ in range(CONNECTIONS)]
+    peers = [Peer(server.address, window=WINDOW_MAX) for _ in range(CONNECTIONS)]
     for peer in peers:
-        peer.greet((1 << 31) - 1)
         peer.watch(WATCHES // CONNECTIONS)
     until(lambda: descriptors(server.pid) >= has + CONNECTIONS, "all are accepted")
 

@@ -37,7 +37,10 @@ def headers(authority, path):
 
 
 class Connection:
-    def __init__(self, address):
+    """One that takes so many bytes of each stream before they are read: as if there was no flow control, since what is measured
+    is the server, and this side always reads. Without a window it says nothing."""
+
+    def __init__(self, address, window=WINDOW_MAX):
         host, port = address.split(":")
         self.address = address
         self.socket = socket.create_connection((host, int(port)), DEADLINE_S)
@@ -48,10 +51,10 @@ class Connection:
         self.markers = 0
         self.room = 0xFFFF  # that the server has told of, for all streams together
         self.rest, self.tail = b"", b""
-        # As if there was no flow control: what is measured is the server, and this side always reads.
-        window = INITIAL_WINDOW_SIZE.to_bytes(2, "big") + WINDOW_MAX.to_bytes(4, "big")
-        all_of_it = (WINDOW_MAX - 0xFFFF).to_bytes(4, "big")
-        self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, window) + frame(WINDOW_UPDATE, 0, 0, all_of_it))
+        if window is not None:
+            settings = INITIAL_WINDOW_SIZE.to_bytes(2, "big") + window.to_bytes(4, "big")
+            all_of_it = (WINDOW_MAX - 0xFFFF).to_bytes(4, "big")
+            self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, all_of_it))
 
     def prepare(self, path, body, half_close=True):
         """A stream that sends `body`, which is small: nobody looks at how much the server takes, 64 KiB at least. Returns its
