@@ -12,7 +12,7 @@ mod interests;
 mod tests;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     fmt, mem,
     ops::Range,
     sync::Arc,
@@ -129,7 +129,7 @@ struct Changes {
 /// What went before it could be announced, since that was last looked at.
 #[derive(Default)]
 struct Lost {
-    names: HashMap<Arc<str>, Range<Position>>,
+    names: BTreeMap<Arc<str>, Range<Position>>,
     /// What is past [`RING_BATCH`] names may have been for anybody.
     anyones: Range<Position>,
 }
@@ -290,8 +290,9 @@ impl Ring {
             if batch.is_empty() || first >= end {
                 return;
             }
-            // The first of each name and the last: who is told of these will find the others.
-            let mut spans = HashMap::<&str, Range<Position>>::new();
+            // The first of each name and the last: who is told of these will find the others. In the order of names, so that one
+            // run is like another.
+            let mut spans = BTreeMap::<&str, Range<Position>>::new();
             for (position, change) in (first..).zip(&batch) {
                 spans.entry(&change.name).or_insert(position..position).end = position + 1;
             }

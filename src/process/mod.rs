@@ -171,7 +171,7 @@ impl fmt::Display for Pid {
 }
 
 /// A number that no other call returns: `make_ref()`. The one thing that is global here.
-fn unique() -> NonZeroU64 {
+pub(crate) fn unique() -> NonZeroU64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NonZeroU64::new(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(NonZeroU64::MIN)
 }

@@ -6,9 +6,10 @@
 
 use std::{
     cell::Cell,
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     mem,
     net::SocketAddr,
+    num::NonZeroU64,
     ptr,
     sync::{Arc, OnceLock},
     task::Context,
@@ -21,19 +22,28 @@ use super::{Watcher, log::Event};
 use crate::{
     name::{BucketId, Revision},
     planted::{Bug, strikes},
-    process::MonitorRef,
+    process::{MonitorRef, unique},
     sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, thread_local},
 };
 
 /// Where one watcher finds what it asked for. It holds at most one event for each of the watcher's monitors.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Inbox {
+    /// No other has it. Who came first is woken first: in an order by addresses no run would be like another.
+    number: NonZeroU64,
     queue: Mutex<VecDeque<(MonitorRef, Arc<Event>)>>,
     /// How far a reader of the log is; 0 where that is not known.
     reached: AtomicU64,
     waker: AtomicWaker,
     /// Where its reader is, for those who ask who is slow.
     peer: OnceLock<SocketAddr>,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        let (queue, reached, waker, peer) = Default::default();
+        Self { number: unique(), queue, reached, waker, peer }
+    }
 }
 
 impl Inbox {
@@ -109,7 +119,7 @@ pub(super) struct Delivery {
     /// Up to this revision all deaths are in the inboxes.
     delivered: AtomicU64,
     /// Everyone who watches, by what wakes them.
-    watchers: Mutex<[HashMap<usize, Arc<Inbox>>; 3]>,
+    watchers: Mutex<[BTreeMap<NonZeroU64, Arc<Inbox>>; 3]>,
     /// How many of them want to hear of events.
     listeners: AtomicUsize,
     /// Held by the one who delivers, so that `delivered` never runs ahead.
@@ -138,7 +148,7 @@ impl Delivery {
         if interest != Interest::Drain {
             self.listeners.fetch_add(1, Ordering::Relaxed);
         }
-        self.watchers.lock()[interest as usize].insert(key(inbox), Arc::clone(inbox));
+        self.watchers.lock()[interest as usize].insert(inbox.number, Arc::clone(inbox));
     }
 
     /// Takes a watcher out, with its monitors of these buckets. A bucket may be named as often as there are monitors: it is
@@ -146,7 +156,8 @@ impl Delivery {
     pub(super) fn forget(&self, inbox: &Arc<Inbox>, buckets: impl Iterator<Item = BucketId>) {
         {
             let mut watchers = self.watchers.lock();
-            let mut leave = |interest: Interest| usize::from(watchers[interest as usize].remove(&key(inbox)).is_some());
+            let mut leave =
+                |interest: Interest| usize::from(watchers[interest as usize].remove(&inbox.number).is_some());
             self.listeners.fetch_sub(leave(Interest::Monitors) + leave(Interest::Log), Ordering::Relaxed);
             leave(Interest::Drain);
         }
@@ -266,7 +277,7 @@ impl Delivery {
         }
     }
 
-    /// Wakes everyone with this interest.
+    /// Wakes everyone with this interest, in the order in which they came.
     pub(super) fn wake(&self, interest: Interest) {
         for inbox in self.watchers.lock()[interest as usize].values() {
             inbox.waker.wake();
@@ -285,10 +296,6 @@ impl Delivery {
             self.waker.register(cx.waker());
         }
     }
-}
-
-fn key(inbox: &Arc<Inbox>) -> usize {
-    Arc::as_ptr(inbox).addr()
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use std::{
 
 use smallvec::SmallVec;
 
+use crate::sync::RandomState;
+
 /// Whose changes are wanted.
 #[derive(Clone, Debug)]
 pub enum Scope {
@@ -91,14 +93,14 @@ impl<T> Those<T> {
 /// Those who want to hear, by what they want to hear of.
 #[derive(Debug)]
 pub(super) struct Interests<T> {
-    names: HashMap<Arc<str>, Those<T>>,
+    names: HashMap<Arc<str>, Those<T>, RandomState>,
     /// Ordered, so that the few prefixes of a name are found among however many there are.
     prefixes: BTreeMap<Arc<str>, Those<T>>,
 }
 
 impl<T> Default for Interests<T> {
     fn default() -> Self {
-        Self { names: HashMap::new(), prefixes: BTreeMap::new() }
+        Self { names: HashMap::default(), prefixes: BTreeMap::new() }
     }
 }
 
@@ -175,7 +177,7 @@ impl<T> Interests<T> {
 }
 
 /// Gives back what a crowd that has left took.
-fn shrink<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+fn shrink<K: Eq + Hash, V>(map: &mut HashMap<K, V, RandomState>) {
     if map.capacity() > 64 && map.len() < map.capacity() / 4 {
         map.shrink_to_fit();
     }
