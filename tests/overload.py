@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """More than the server can do: it goes on doing what it can, and refuses the rest at once.
 
-    tests/overload.py target/release/pail [--seconds 6] [--times 2 5 10]
+    tests/overload.py target/release/pail [--seconds 6] [--times 2 5 10] [--queues 20 3]
 
 One worker scans buckets, a thousand entries each time: as fast as it can, which is full, and at half of that, which is calm.
-Then it is asked for 2, 5 and 10 times as much, by the clock, whatever it answers. It may not do less than 90 % of what it
-can, 80 % at 10 times, where to refuse takes a quarter of its time; of the calls that it does, 99 % may not take longer than three times as long as in calm, or than --queue-time-max and
+Then it is asked for 2, 5 and 10 times as much, by the clock, whatever it answers. It may not do much less than
+it can (`Queue.least`; at 10 times to refuse takes a quarter of its time); of the calls that it does, 99 % may not take longer than three times as long as in calm, or than --queue-time-max and
 a quarter of it, whichever is more; the rest are OVERLOADED, and nothing else. Somebody who asks for little meanwhile gets nine of ten calls done. Two seconds later nothing is refused, and 99 % take no longer than three times as long as in calm, or 5 ms.
+
+All of it is asked with two queues: one of 20 ms, in which 32 may be at once and nobody is refused, and one of 3 ms, for who wants no
+wait at all: there the 99 % are a few times as long as in calm.
 
 A stock tonic server, whose scans take as long, is then asked for twice what it can do: it must fail, or the question asks
 nothing.
@@ -18,10 +21,12 @@ they disturb a server: so what is too slow is measured again, and what is full a
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,13 +35,25 @@ sys.path.append(str(ROOT / "benches" / "comparison"))
 from peers import StockTonic
 from world import Running, Server, Wrong, end_as_told
 
-# How many times as much, and which part of what it can do it must do then.
-LOADS = {2: 0.9, 5: 0.9, 10: 0.8}
+TIMES = (2, 5, 10)
 P99_MAX, AFTER_MS, LITTLE_MIN, TRIES = 3, 5, 0.9, 3
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What --queue-time-max is, and what goes with it. Connections and streams are pairs."""
+
+    ms: int
+    narrow: tuple  # as many as keep a worker busy, and wait for each other for less than would be overload
+    held: tuple  # as many as may not be refused
+    least: dict  # which part of what it can do it must do, asked for so many times as much
+
+
 # Less than the default: who wants short queues says so.
-QUEUE_MS = 20
-# As many as keep a worker busy, and wait for each other for less than would be overload.
-NARROW = ("--connections", 8, "--streams", 2)
+QUEUES = {
+    20: Queue(20, (8, 2), (8, 4), {2: 0.9, 5: 0.9, 10: 0.8}),
+    3: Queue(3, (4, 1), (4, 1), {2: 0.9, 5: 0.8, 10: 0.7}),
+}
 # So many that none waits at the client.
 WIDE = ("--connections", 8, "--streams", 2_048)
 # Four buckets of a thousand entries: a page has just below 64 KiB, and is in no other limit's way.
@@ -73,6 +90,10 @@ def scanned(server, seconds, *options):
         return load.result()
 
 
+def at_once(connections, streams):
+    return ("--connections", connections, "--streams", streams)
+
+
 def told(what, report, full):
     refused = report["errors"] / (report["operations"] + report["errors"])
     share = report["ops_per_second"] / full
@@ -87,19 +108,20 @@ def only_overloaded(what, report):
 class Able:
     """What the server can do, and how long that takes in calm."""
 
-    def __init__(self, server, seconds):
+    def __init__(self, server, queue, seconds):
+        self.queue = queue
         # What a load of 10 times as much does to the other processor.
         with Running(["nice", sys.executable, "-c", "while True: pass"]):
-            full = scanned(server, seconds, *NARROW)
+            full = scanned(server, seconds, *at_once(*queue.narrow))
         self.full = full["ops_per_second"]
         told("full", full, self.full)
         calm = scanned(server, seconds, *WIDE, "--rate", int(self.full / 2))
         told("calm", calm, self.full)
-        for report, what in ((full, "16 at once"), (calm, "half of what it can do")):
+        for report, what in ((full, "a few at once"), (calm, "half of what it can do")):
             if report["errors"]:
                 raise Wrong(f"{what}: refused")
         self.calm_ms = calm["p99_ms"]
-        self.p99_max_ms = max(P99_MAX * self.calm_ms, 1.25 * QUEUE_MS)
+        self.p99_max_ms = max(P99_MAX * self.calm_ms, 1.25 * queue.ms)
 
 
 def overloaded(server, times, able, seconds):
@@ -115,7 +137,7 @@ def overloaded(server, times, able, seconds):
     little_done = beside["operations"] / (beside["operations"] + beside["errors"])
     print(f"{'':10}  who asks for little: {little_done:.0%} done, p99 {beside['p99_ms']:.1f} ms")
     wrong = []
-    if report["ops_per_second"] < LOADS[times] * able.full:
+    if report["ops_per_second"] < able.queue.least[times] * able.full:
         wrong.append(f"{what}: {report['ops_per_second']:.0f}/s of {able.full:.0f} are done")
     if report["p99_ms"] > able.p99_max_ms:
         wrong.append(f"{what}: p99 is {report['p99_ms']:.1f} ms, {able.p99_max_ms:.1f} are allowed")
@@ -135,10 +157,10 @@ class Asked:
 
 def stock_tonic_fails(pail, able, seconds):
     """It takes what comes, so that who is served has waited for all the rest."""
-    times = min(LOADS)
+    times = min(TIMES)
     with StockTonic(64, scan_us=int(1e6 / able.full), threads=1) as server:
         server = Asked(server, pail)
-        full = scanned(server, seconds, *NARROW)["ops_per_second"]
+        full = scanned(server, seconds, *at_once(*able.queue.narrow))["ops_per_second"]
         report = scanned(server, seconds, *WIDE, "--rate", int(full * times))
     told(f"{times} times", report, full)
     if report["p99_ms"] <= able.p99_max_ms:
@@ -164,7 +186,7 @@ def withstands(server, times, able, seconds):
             return able
         print("; ".join(wrong), flush=True)
         if left:
-            able = Able(server, seconds)
+            able = Able(server, able.queue, seconds)
     raise Wrong("; ".join(wrong))
 
 
@@ -172,14 +194,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pail", type=lambda path: Path(path).resolve())
     parser.add_argument("--seconds", type=int, default=6, help="of each load")
-    parser.add_argument("--times", type=int, nargs="+", choices=LOADS, default=list(LOADS), help="as much, of what it can do")
+    parser.add_argument("--times", type=int, nargs="+", choices=TIMES, default=TIMES, help="as much, of what it can do")
+    parser.add_argument("--queues", type=int, nargs="+", choices=QUEUES, default=list(QUEUES), help="in milliseconds")
     args = parser.parse_args()
-    with Server(args.pail, "--workers", "1", "--queue-time-max", f"{QUEUE_MS}ms") as server:
-        if scanned(server, args.seconds, "--connections", 8, "--streams", 4)["errors"]:
-            raise Wrong("32 at once are refused")
-        able = Able(server, args.seconds)
-        for times in args.times:
-            able = withstands(server, times, able, args.seconds)
+    for queue in (QUEUES[ms] for ms in args.queues):
+        print(f"--queue-time-max {queue.ms}ms:")
+        with Server(args.pail, "--workers", "1", "--queue-time-max", f"{queue.ms}ms") as server:
+            if scanned(server, args.seconds, *at_once(*queue.held))["errors"]:
+                raise Wrong(f"{math.prod(queue.held)} at once are refused")
+            able = Able(server, queue, args.seconds)
+            for times in args.times:
+                able = withstands(server, times, able, args.seconds)
     print("a stock tonic server, whose scans take as long:")
     stock_tonic_fails(args.pail, able, args.seconds)
     print("it does what it can, and refuses the rest")
