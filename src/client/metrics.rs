@@ -74,7 +74,12 @@ impl Metrics {
 /// Where the slowest watch is read, if that is known; an error is in words.
 pub(super) async fn slowest_reader(admin: &Uri, patience: Duration) -> Result<Option<String>, String> {
     let text = asked(admin, "watches.json", patience).await?;
-    let watches: Vec<Watch> = serde_json::from_str(&text).map_err(|error| format!("{admin}/watches.json: {error}"))?;
+    reader_of_first(&text).map_err(|error| format!("{admin}/watches.json: {error}"))
+}
+
+/// Where the first of these watches is read, if it is behind.
+fn reader_of_first(text: &str) -> serde_json::Result<Option<String>> {
+    let watches: Vec<Watch> = serde_json::from_str(text)?;
     Ok(watches.into_iter().next().filter(|slowest| slowest.behind > 0).and_then(|slowest| slowest.peer))
 }
 
@@ -102,6 +107,17 @@ async fn get(admin: &Uri, page: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_slowest_reader_is_the_first_if_it_is_behind() {
+        let read = |text| reader_of_first(text).unwrap();
+        let slow = r#"[{"behind":3,"peer":"10.0.0.7:5123"},{"behind":0,"peer":"10.0.0.8:5123"}]"#;
+        assert_eq!(read(slow).as_deref(), Some("10.0.0.7:5123"));
+        for nobody in ["[]", r#"[{"behind":0,"peer":"10.0.0.7:5123"}]"#, r#"[{"behind":3,"peer":null}]"#] {
+            assert_eq!(read(nobody), None, "{nobody}");
+        }
+        assert!(reader_of_first("<html>").is_err());
+    }
 
     #[test]
     fn metrics_are_read_with_their_labels() {
