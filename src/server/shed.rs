@@ -54,6 +54,8 @@ struct Worker {
     /// Which window this is. 0 has not begun.
     window: Cell<u64>,
     began: Cell<Option<Instant>>,
+    /// When it may be over: nobody looks before.
+    due: Cell<Option<Instant>>,
     /// What the thread had had of a processor then.
     cpu_began: Cell<Duration>,
     /// Since when it rests.
@@ -96,6 +98,7 @@ impl Worker {
         Self {
             window: Cell::new(0),
             began: Cell::new(None),
+            due: Cell::new(None),
             cpu_began: Cell::new(Duration::ZERO),
             asleep: Cell::new(None),
             rest: Cell::new(None),
@@ -112,15 +115,17 @@ impl Worker {
 
     /// Ends the window if it is over.
     fn look(&self, now: Instant, cpu: impl FnOnce() -> Duration, round_max: Duration) {
-        let window = self.began.get().map(|began| now.saturating_duration_since(began));
-        if window.is_some_and(|window| window < WINDOW) {
+        if self.due.get().is_some_and(|due| now < due) {
             return;
         }
+        let window = self.began.get().map(|began| now.saturating_duration_since(began));
         let cpu = cpu();
         let work = cpu.saturating_sub(self.cpu_began.get());
         let rest = self.rest.get();
         let has_rested = window.zip(rest).is_none_or(|(window, rest)| rest >= window / REST);
         if !has_rested && work < WORK {
+            // Not at each turn, since to ask for the thread's time is a system call.
+            self.due.set(Some(now + (WORK - work)));
             return;
         }
         let (turns, connections) = (self.turns.take(), self.connections.take());
@@ -144,6 +149,7 @@ impl Worker {
         self.connections_before.set(connections);
         self.window.set(self.window.get() + 1);
         self.began.set(Some(now));
+        self.due.set(Some(now + WINDOW));
         self.cpu_began.set(cpu);
     }
 
@@ -350,6 +356,29 @@ mod tests {
             assert!(!WORKER.with(|worker| worker.is_full.get()), "it had too little of one");
             share.begin_at(now, || MS + WORK);
             assert!(WORKER.with(|worker| worker.is_full.get()), "and now enough");
+        });
+    }
+
+    #[test]
+    fn one_that_waits_for_a_processor_is_not_asked_at_each_turn_what_it_had() {
+        on_a_worker(|| {
+            let (mut share, now, asked) = (Share::new(QUEUE), Instant::now(), Cell::new(0));
+            WORKER.with(|worker| worker.rest.set(Some(Duration::ZERO)));
+            share.begin_at(now, || Duration::ZERO);
+            let mut turn = |after, work| {
+                share.begin_at(now + after, || {
+                    asked.set(asked.get() + 1);
+                    work
+                });
+                asked.get()
+            };
+            assert_eq!([WINDOW - MS, WINDOW].map(|after| turn(after, WORK / 2)), [0, 1], "when the window is over");
+            assert_eq!(
+                [1, 44, 45].map(|ms| turn(WINDOW + MS * ms, WORK - MS)),
+                [1, 1, 2],
+                "when it can have had the rest"
+            );
+            assert_eq!([45, 46, 47].map(|ms| turn(WINDOW + MS * ms, WORK)), [2, 3, 3], "and then a window begins");
         });
     }
 
